@@ -1,0 +1,67 @@
+"""mtlrank train"""
+
+from typing import Annotated, Any
+
+import typer
+
+from mtlrank_cli.commands.evaluate import print_evaluation
+from mtlrank_cli.context import project_folder
+from mtlrank_cli.output import print_json, print_line
+from mtlrank_cli.progress import progress
+
+NAME = "train"
+EXAMPLE = "Example: `mtlrank train --tasks ctr,cvr --model mmoe --weighting manual --lambda cvr=0.5`"
+
+
+def command(
+    context: typer.Context,
+    tasks: Annotated[
+        str | None, typer.Option(help="Comma-separated tasks. Default: all of mtlrank.yaml.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="dnn, shared_bottom or mmoe.")] = None,
+    weighting: Annotated[str | None, typer.Option(help="manual, loss_scale or uncertainty.")] = None,
+    lambdas: Annotated[
+        list[str] | None, typer.Option("--lambda", help="task=factor; repeat per task.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any key of mtlrank.yaml, such as model.experts=8; repeat."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Train a model on the project's examples and measure it on the test window."""
+    overrides = _overrides(model, weighting, lambdas or [], settings or [])
+    folder = project_folder(context)
+    from mtl_rank import train
+
+    with progress() as reporter:
+        run = train(folder, tasks.split(",") if tasks is not None else None, overrides, reporter)
+    metrics = run.metrics()
+    if as_json:
+        print_json({"run": run.id, "folder": str(run.folder), **run.info(), "metrics": metrics})
+        return
+    if "test" in metrics:
+        print_evaluation(metrics["test"])
+    print_line(f"run: {run.folder}")
+
+
+def _overrides(
+    model: str | None, weighting: str | None, lambdas: list[str], settings: list[str]
+) -> dict[str, Any]:
+    from mtl_rank.config import parse_settings
+    from mtl_rank.errors import ConfigError
+
+    overrides = parse_settings(settings)
+    if model is not None:
+        overrides["model.name"] = model
+    if weighting is not None:
+        overrides["weighting.method"] = weighting
+    for pair in lambdas:
+        task, equals, factor = pair.partition("=")
+        try:
+            overrides[f"weighting.lambdas.{task.strip()}"] = float(factor)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise ConfigError(f"--lambda {pair}: write task=factor, such as --lambda cvr=0.5")
+    return overrides

@@ -1,0 +1,23 @@
+"""Which project a command works on."""
+
+from pathlib import Path
+
+import typer
+
+from mtl_rank.errors import ConfigError
+
+CONFIG_NAME = "mtlrank.yaml"
+
+
+def project_folder(context: typer.Context) -> Path:
+    """--project, or the current folder or the nearest parent that has mtlrank.yaml. Raises ConfigError."""
+    given: Path | None = context.obj
+    if given is not None:
+        return given.resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_NAME).is_file():
+            return folder
+    raise ConfigError(
+        f"no {CONFIG_NAME} in {here} or above; `mtlrank init DIR` makes a project, --project names one"
+    )

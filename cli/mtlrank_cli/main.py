@@ -1,0 +1,49 @@
+"""The application: its commands, the global option, and what becomes of errors."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtl_rank.errors import MtlRankError
+from mtlrank_cli.commands import evaluate, features, init, runs, simulate, train
+
+app = typer.Typer(
+    name="mtlrank",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Multi-task ranking on a Feast feature store: train, evaluate and score.",
+    epilog="Start with `mtlrank init shop`, then `mtlrank --project shop train --tasks ctr,cvr`.",
+)
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            "--project", "-p", help="Folder with mtlrank.yaml. Default: this folder or a parent of it."
+        ),
+    ] = None,
+) -> None:
+    context.obj = project
+
+
+for module in (init, simulate, features, train, evaluate, runs):
+    app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
+
+
+def main() -> None:
+    """Exit 0: done. 2: something the user can mend, told in a line or two. 1: a bug."""
+    try:
+        app()
+    except MtlRankError as error:
+        sys.stderr.write(f"mtlrank: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("mtlrank: stopped\n")
+        sys.exit(130)

@@ -1,0 +1,324 @@
+"""mtlrank.yaml as frozen models. Unknown keys are errors, and errors say what was meant."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mtl_rank.errors import ConfigError, did_you_mean
+
+CONFIG_NAME = "mtlrank.yaml"
+
+
+def _utc(value: datetime) -> datetime:
+    """Times without a zone mean UTC, as they do in Feast."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+UtcTime = Annotated[datetime, AfterValidator(_utc)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Widths = tuple[Annotated[int, Field(gt=0)], ...]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputOptions(Section):
+    """How one model input is read; the same options as the `mtlrank.*` tags of a Feast field.
+
+    role: categorical (an id), dense (a number), sequence (ids in time order), bag (ids without order).
+    bins: quantile bins embedded beside a dense value; 0 = none.
+    shares: another input whose vocabulary and embedding this one uses.
+    max_len: how many of the most recent ids of a sequence are kept.
+    """
+
+    role: Literal["categorical", "dense", "sequence", "bag", "ignore"] | None = None
+    dim: int | None = Field(None, gt=0)
+    vocab: Literal["learned", "hashed"] = "learned"
+    buckets: int = Field(100_000, gt=0)
+    min_count: int = Field(5, ge=1)
+    max_size: int | None = Field(None, gt=0)
+    transform: Literal["standard", "log1p", "quantile", "none"] = "standard"
+    bins: int = Field(32, ge=0, le=1024)
+    shares: str | None = None
+    max_len: int = Field(50, gt=0)
+
+
+class ContextOptions(InputOptions):
+    """A column of the entity rows that is known at request time.
+
+    at_scoring: the value every candidate gets when the candidate table lacks the column.
+    """
+
+    at_scoring: int | float | str | bool | None = None
+
+
+class Task(Section):
+    """One thing the model predicts.
+
+    given: the task whose positive rows this one is defined on (cvr given ctr); None = every row.
+    weight: the task's manual lambda; `weighting.lambdas` overrides it.
+    """
+
+    label: str
+    kind: Literal["binary", "regression"] = "binary"
+    given: str | None = None
+    loss: Literal["bce", "mse", "huber"] | None = None
+    transform: Literal["log1p", "none"] = "none"
+    weight: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _loss_fits_kind(self) -> Self:
+        if self.kind == "binary" and (self.loss in ("mse", "huber") or self.transform != "none"):
+            raise ValueError("a binary task takes loss bce and no transform (or set kind: regression)")
+        if self.kind == "regression" and self.loss == "bce":
+            raise ValueError("a regression task takes loss mse or huber, not bce")
+        return self
+
+
+class Split(Section):
+    """Cuts by event time: train < valid <= validation rows < test <= test rows (< end)."""
+
+    valid: UtcTime
+    test: UtcTime
+    end: UtcTime | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.valid >= self.test or (self.end is not None and self.test >= self.end):
+            raise ValueError("needs valid < test < end in time")
+        return self
+
+
+class Truth(Section):
+    """A parquet of true probabilities (simulated data only), read by evaluation alone."""
+
+    path: str
+    key: str
+
+
+class Model(Section):
+    """The composition to train. `name` is looked up in nn/zoo.py."""
+
+    name: str = "mmoe"
+    dim: int = Field(16, gt=0)
+    experts: int = Field(4, gt=0)
+    expert_layers: Widths = (64, 32)
+    bottom_layers: Widths = (64, 32)
+    tower_layers: Widths = (16,)
+    sequences: Literal["mean", "none"] = "mean"
+    dropout: float = Field(0.2, ge=0, lt=1)
+
+
+class Weighting(Section):
+    """How the tasks' losses become one. `method` is looked up in training/weighting.py."""
+
+    method: str = "manual"
+    lambdas: dict[str, Annotated[float, Field(ge=0)]] = {}
+
+
+class Fit(Section):
+    """How the network is trained.
+
+    batch_size: rows per step; auto = by the number of training rows.
+    embedding_l2: pull towards zero on the embedding rows of each batch.
+    monitor: `valid/ne` (mean normalised loss of the tasks, lower is better) or `valid/<task>/<metric>`.
+    patience: epochs without improvement of `monitor` before training stops; the best weights are kept.
+    """
+
+    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    epochs: int = Field(15, gt=0)
+    lr: float = Field(1e-3, gt=0)
+    embedding_lr: float = Field(1e-2, gt=0)
+    embedding_l2: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    seed: int = Field(7, ge=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    monitor: str = "valid/ne"
+    patience: int = Field(2, ge=1)
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+
+
+class ProjectConfig(Section):
+    """Everything a run needs to know; saved complete as `config.yaml` in the run directory."""
+
+    feature_repo: str = "feature_repo"
+    feature_service: str
+    examples: str
+    split: Split
+    context: dict[str, ContextOptions] = {}
+    tasks: dict[Name, Task] = Field(min_length=1)
+    user_key: str | None = None
+    truth: Truth | None = None
+    model: Model = Model()
+    weighting: Weighting = Weighting()
+    fit: Fit = Fit()
+
+    @model_validator(mode="after")
+    def _tasks_are_consistent(self) -> Self:
+        for name, task in self.tasks.items():
+            seen = [name]
+            while task.given is not None:
+                if task.given not in self.tasks:
+                    raise ValueError(
+                        f"tasks.{seen[-1]}.given: there is no task {task.given!r}; "
+                        f"{did_you_mean(task.given, self.tasks)}"
+                    )
+                if self.tasks[task.given].kind != "binary":
+                    raise ValueError(f"tasks.{seen[-1]}.given: {task.given!r} is not a binary task")
+                if task.given in seen:
+                    raise ValueError(f"tasks.{name}.given: a cycle, {' given '.join([*seen, task.given])}")
+                seen.append(task.given)
+                task = self.tasks[task.given]
+        for name in self.weighting.lambdas:
+            if name not in self.tasks:
+                raise ValueError(
+                    f"weighting.lambdas: there is no task {name!r}; {did_you_mean(name, self.tasks)}"
+                )
+        for product, chain in self.products().items():
+            if product in self.tasks:
+                raise ValueError(
+                    f"tasks.{product}: the name of the product {' * '.join(chain)}; choose another"
+                )
+        lambdas = [self.weighting.lambdas.get(name, task.weight) for name, task in self.tasks.items()]
+        if not any(lambdas):
+            raise ValueError("weighting.lambdas: every lambda is 0, so nothing would be trained")
+        return self
+
+    def with_tasks(self, names: Sequence[str]) -> "ProjectConfig":
+        """The same project with only these tasks, in this order.
+
+        Raises ConfigError for an unknown or repeated task, or one whose parent is left out.
+        """
+        for name in names:
+            if name not in self.tasks:
+                raise ConfigError(f"--tasks: there is no task {name!r}; {did_you_mean(name, self.tasks)}")
+            given = self.tasks[name].given
+            if given is not None and given not in names:
+                raise ConfigError(f"--tasks: {name} is given {given}; add it: --tasks {given},{name}")
+        if len(set(names)) != len(names) or not names:
+            raise ConfigError("--tasks: name each task once, at least one")
+        raw = self.model_dump()
+        raw["tasks"] = {name: raw["tasks"][name] for name in names}
+        raw["weighting"]["lambdas"] = {k: v for k, v in self.weighting.lambdas.items() if k in names}
+        return ProjectConfig.model_validate(raw)
+
+    def lambdas(self) -> dict[str, float]:
+        """The manual lambda of each task, in task order."""
+        return {name: self.weighting.lambdas.get(name, task.weight) for name, task in self.tasks.items()}
+
+    def products(self) -> dict[str, tuple[str, ...]]:
+        """For each task with a parent the name of its chain product and the tasks that it multiplies."""
+        found = {}
+        for name in self.tasks:
+            chain = [name]
+            while (given := self.tasks[chain[0]].given) is not None:
+                chain.insert(0, given)
+            if len(chain) > 1:
+                found[_product_name(chain)] = tuple(chain)
+        return found
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_config(project: Path, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
+    """Read `project/mtlrank.yaml`; `settings` maps dotted keys (`model.experts`) to values that override it.
+
+    Raises ConfigError when the file is missing, is not YAML, or does not fit the models above.
+    """
+    path = project / CONFIG_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"no {CONFIG_NAME} in {project}; `mtlrank init DIR` makes a project") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    return parse_config(text, str(path), settings or {})
+
+
+def parse_config(text: str, origin: str, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
+    """Parse the text of a configuration; `origin` names it in errors."""
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"{origin}{where}: not YAML: {problem}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{origin}: must be a mapping of sections such as tasks: and split:")
+    for key, value in (settings or {}).items():
+        _override(raw, key, value)
+    try:
+        return ProjectConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(error)}") from None
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """`["model.experts=8"]` -> `{"model.experts": 8}`; values are YAML. Raises ConfigError."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"--set {pair}: write key=value, such as --set model.experts=8")
+        try:
+            settings[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {pair}: {value!r} is not a YAML value") from None
+    return settings
+
+
+def _product_name(chain: Sequence[str]) -> str:
+    """`parent_child`, but `ctcvr` for cvr given ctr, as the literature has it."""
+    return "_".join(chain).replace("ctr_cvr", "ctcvr")
+
+
+def _override(raw: dict[str, Any], dotted: str, value: object) -> None:
+    *parents, last = dotted.split(".")
+    node = raw
+    for part in parents:
+        child = node.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {dotted}: {part!r} is a value, not a section")
+        node = child
+    node[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """The first problem in one line: key, what is wrong, the nearest valid name."""
+    problem = error.errors()[0]
+    # Pydantic adds its own words for alternatives and keys ("constrained-int", "[key]"): they are not the user's.
+    parts = [str(part) for part in problem["loc"] if not re.search(r"[\[\]-]", str(part))]
+    key = ".".join(parts)
+    match problem["type"]:
+        case "extra_forbidden":
+            *parents, last = problem["loc"]
+            return f"unknown key {key!r}; {did_you_mean(str(last), _keys_at(parents))}"
+        case "missing":
+            return f"{key!r} is missing"
+        case "value_error":
+            message = str(problem["ctx"]["error"])
+            return f"{key}: {message}" if key else message
+    shown = repr(problem["input"])
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {shown[:60]}"
+
+
+def _keys_at(path: Sequence[int | str]) -> list[str]:
+    model: Any = ProjectConfig
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        # A mapping of sections (tasks, context): its next path part is the user's own key.
+        arguments = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if get_origin(annotation) in (dict, Union, UnionType) and arguments:
+            model = arguments[0]
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,237 @@
+"""FeatureEncoder: from retrieved tables to ids, numbers and sequences.
+
+Fitted on the training rows only; the same object encodes training, scoring and serving.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from mtl_rank.config import Task
+from mtl_rank.data.dense import DenseScaler, Values, as_numbers
+from mtl_rank.data.labels import LabelReader, Labels, Target, encode_labels
+from mtl_rank.data.vocabulary import Hashed, Ids, Lookup, Vocabulary, as_keys
+from mtl_rank.errors import DataError, RunError, did_you_mean
+from mtl_rank.features.schema import FeatureSchema, Input
+from mtl_rank.nn.layout import IdColumn, Layout, SequenceColumn
+
+FORMAT_VERSION = 1
+BIN_SUFFIX = "#bin"
+MISSING_SUFFIX = "#missing"
+
+
+class EncodedRows(NamedTuple):
+    """ids int32 (N, F), dense float32 (N, D), sequences int32 (N, L) each, labels float32 (N, T)."""
+
+    ids: Ids
+    dense: npt.NDArray[np.float32]
+    sequences: tuple[Ids, ...]
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class FeatureEncoder:
+    """Vocabularies, scalers and label statistics of one training set.
+
+    lookups: by name of the input that owns the embedding rows. scalers: by name of the dense input.
+    """
+
+    schema: FeatureSchema
+    tasks: Mapping[str, Task]
+    lookups: Mapping[str, Lookup]
+    scalers: Mapping[str, DenseScaler]
+    targets: tuple[Target, ...]
+    default_dim: int
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Which rows of which embedding table each column of a batch reads."""
+        return build_layout(self.schema, self.lookups, self.scalers, self.default_dim)
+
+    def encode(self, table: pl.DataFrame, with_labels: bool = True) -> EncodedRows:
+        """Encode a retrieved table, row for row.
+
+        Raises DataError for a missing column or one whose type changed since the encoder was fitted.
+        """
+        require_columns(table, self.schema)
+        columns = {spec.name: spec for spec in self.schema.inputs}
+        ids = np.empty((table.height, len(self.layout.ids)), np.int32)
+        numbers: dict[str, Values] = {
+            name: as_numbers(table[name], columns[name].origin) for name in self.scalers
+        }
+        for i, column in enumerate(self.layout.ids):
+            name = column.name.removesuffix(BIN_SUFFIX)
+            if column.name in columns:
+                local = self._lookup_ids(columns[name], table[name])
+            else:
+                local = self.scalers[name].bins(numbers[name])
+            np.add(local, column.offset, out=ids[:, i])
+        dense = np.empty((table.height, len(self.layout.dense)), np.float32)
+        for i, column_name in enumerate(self.layout.dense):
+            name = column_name.removesuffix(MISSING_SUFFIX)
+            dense[:, i] = (
+                self.scalers[name].scale(numbers[name]) if column_name == name else np.isnan(numbers[name])
+            )
+        sequences = tuple(
+            self._sequence_ids(columns[sequence.name], sequence, table[sequence.name])
+            for sequence in self.layout.sequences
+        )
+        if with_labels:
+            labels = encode_labels(LabelReader(self.tasks).read(table), self.targets)
+        else:
+            labels = np.empty((table.height, 0), np.float32)
+        return EncodedRows(ids, dense, sequences, labels)
+
+    def _lookup_ids(self, spec: Input, values: pl.Series) -> Ids:
+        lookup = self.lookups[owner_of(spec)]
+        return lookup.ids(as_keys(values, lookup.family, spec.origin))
+
+    def _sequence_ids(self, spec: Input, column: SequenceColumn, values: pl.Series) -> Ids:
+        """Most recent ids first in line with the end of the list, padded behind: int32 (N, L)."""
+        padded = np.full((len(values), column.max_len), column.pad_id, np.int32)
+        lists = as_lists(values, spec).list.tail(column.max_len)
+        lengths = lists.list.len().fill_null(0).to_numpy()
+        flat = lists.filter(lengths > 0).explode()
+        if len(flat):
+            padded[np.arange(column.max_len) < lengths[:, None]] = (
+                self._lookup_ids(spec, flat) + column.offset
+            )
+        return padded
+
+    def save(self, folder: Path) -> None:
+        """Write `encoder.json` and one parquet per learned vocabulary into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        lookups: dict[str, dict[str, Any]] = {}
+        for number, (name, lookup) in enumerate(self.lookups.items()):
+            if isinstance(lookup, Vocabulary):
+                file = f"vocabulary_{number:03d}.parquet"
+                lookup.keys.rename("key").to_frame().write_parquet(folder / file)
+                digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+                lookups[name] = {"family": lookup.family, "file": file, "sha256": digest}
+            elif isinstance(lookup, Hashed):
+                lookups[name] = dataclasses.asdict(lookup)
+        document = {
+            "format": FORMAT_VERSION,
+            "schema": self.schema.model_dump(mode="json"),
+            "tasks": {name: task.model_dump(mode="json") for name, task in self.tasks.items()},
+            "lookups": lookups,
+            "scalers": {name: dataclasses.asdict(scaler) for name, scaler in self.scalers.items()},
+            "default_dim": self.default_dim,
+            "targets": [dataclasses.asdict(target) for target in self.targets],
+        }
+        (folder / "encoder.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> "FeatureEncoder":
+        """Read a saved encoder; its mapping is identical. Raises RunError when files are missing or damaged."""
+        try:
+            document = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
+            if document["format"] != FORMAT_VERSION:
+                raise RunError(f"{folder}: encoder format {document['format']}, expected {FORMAT_VERSION}")
+            return FeatureEncoder(
+                schema=FeatureSchema.model_validate(document["schema"]),
+                tasks={name: Task.model_validate(raw) for name, raw in document["tasks"].items()},
+                lookups={name: _load_lookup(folder, raw) for name, raw in document["lookups"].items()},
+                scalers={name: _load_scaler(raw) for name, raw in document["scalers"].items()},
+                targets=tuple(Target(**raw) for raw in document["targets"]),
+                default_dim=document["default_dim"],
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(f"{folder}: the encoder cannot be read ({error}); train again") from None
+
+
+def owner_of(spec: Input) -> str:
+    """The input whose vocabulary and embedding rows `spec` uses."""
+    return spec.options.shares or spec.name
+
+
+def as_lists(values: pl.Series, spec: Input) -> pl.Series:
+    """A list column; an all-null one (no row matched) has no element type and becomes empty lists."""
+    if values.dtype == pl.Null:
+        return values.cast(pl.List(pl.Null))
+    if isinstance(values.dtype, pl.Array):
+        return values.arr.to_list()
+    if not isinstance(values.dtype, pl.List):
+        raise DataError(f"{spec.origin}: a {spec.role} needs lists, the column is {values.dtype}")
+    return values
+
+
+def require_columns(table: pl.DataFrame, schema: FeatureSchema) -> None:
+    """Raises DataError naming the nearest column for an input that the table lacks."""
+    for spec in schema.inputs:
+        if spec.name not in table.columns:
+            raise DataError(
+                f"{spec.origin}: the table has no column {spec.name!r}; {did_you_mean(spec.name, table.columns)}"
+            )
+
+
+def build_layout(
+    schema: FeatureSchema,
+    lookups: Mapping[str, Lookup],
+    scalers: Mapping[str, DenseScaler],
+    default_dim: int,
+) -> Layout:
+    """Give every input its rows in the embedding table of its width.
+
+    Owners come first, in schema order, then the quantile bins of dense inputs.
+    """
+    sizes = {name: (lookups[name].size, _dim(schema, name, default_dim)) for name in lookups}
+    for name, scaler in scalers.items():
+        if scaler.bin_rows:
+            sizes[name + BIN_SUFFIX] = (scaler.bin_rows, _dim(schema, name, default_dim))
+    dims = sorted({dim for _, dim in sizes.values()})
+    rows = [0] * len(dims)
+    ranges: dict[str, IdColumn] = {}
+    for name, (size, dim) in sizes.items():
+        table = dims.index(dim)
+        ranges[name] = IdColumn(name, table, rows[table], size)
+        rows[table] += size
+    categorical = [
+        dataclasses.replace(ranges[owner_of(spec)], name=spec.name)
+        for spec in schema.with_role("categorical")
+    ]
+    bins = [column for name, column in ranges.items() if name.endswith(BIN_SUFFIX)]
+    ids = tuple(sorted([*categorical, *bins], key=lambda column: column.table))
+    positions = {column.name: i for i, column in enumerate(ids)}
+    sequences = tuple(
+        SequenceColumn(
+            name=spec.name,
+            table=(owner := ranges[owner_of(spec)]).table,
+            offset=owner.offset,
+            size=owner.size,
+            max_len=spec.options.max_len,
+            target=positions.get(owner_of(spec)),
+            ordered=spec.role == "sequence",
+        )
+        for spec in schema.with_role("sequence", "bag")
+    )
+    dense = list(scalers)
+    indicators = [name + MISSING_SUFFIX for name, scaler in scalers.items() if scaler.has_missing]
+    return Layout(tuple(dims), tuple(rows), ids, sequences, (*dense, *indicators))
+
+
+def _dim(schema: FeatureSchema, name: str, default_dim: int) -> int:
+    spec = next(spec for spec in schema.inputs if spec.name == name)
+    return spec.options.dim or default_dim
+
+
+def _load_lookup(folder: Path, raw: Mapping[str, Any]) -> Lookup:
+    if "file" not in raw:
+        return Hashed(**raw)
+    content = (folder / raw["file"]).read_bytes()
+    if hashlib.sha256(content).hexdigest() != raw["sha256"]:
+        raise ValueError(f"{raw['file']} differs from what was written")
+    return Vocabulary(raw["family"], pl.read_parquet(content)["key"])
+
+
+def _load_scaler(raw: Mapping[str, Any]) -> DenseScaler:
+    return DenseScaler(**{**raw, "knots": tuple(raw["knots"]), "edges": tuple(raw["edges"])})

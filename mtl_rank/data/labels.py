@@ -1,0 +1,163 @@
+"""From label columns to training targets, and from network outputs back to the label's unit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from mtl_rank.config import Task
+from mtl_rank.data.dense import DenseFitter
+from mtl_rank.errors import DataError
+
+Labels = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A fitted task.
+
+    given: position of the parent task; None = defined on every row.
+    mean: of a binary label its rate, of a regression label the mean of its transformed values, where defined.
+    std: of the transformed values of a regression label; 1 for a binary one.
+    rows, positives: training rows on which the task is defined, and those above zero.
+    """
+
+    name: str
+    label: str
+    kind: Literal["binary", "regression"]
+    transform: Literal["log1p", "none"]
+    given: int | None
+    mean: float
+    std: float
+    rows: int
+    positives: int
+
+
+class LabelReader:
+    """Reads the label columns of a table as float64 (N, T), NaN where a task is undefined or unobserved."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self.tasks = dict(tasks)
+        self._parents = _parents(tasks)
+
+    def read(self, table: pl.DataFrame) -> Doubles:
+        """Labels in their own unit. Raises DataError for text, infinities or a binary label beyond 0 and 1."""
+        labels = np.empty((table.height, len(self.tasks)))
+        for i, (name, task) in enumerate(self.tasks.items()):
+            labels[:, i] = _label_values(table, name, task)
+        observed = labels.copy()
+        for i, parent in enumerate(self._parents):
+            # A chain masks by every ancestor: an ancestor that is not 1 leaves its descendants undefined.
+            while parent is not None:
+                labels[observed[:, parent] != 1, i] = np.nan
+                parent = self._parents[parent]
+        return labels
+
+
+def _label_values(table: pl.DataFrame, name: str, task: Task) -> Doubles:
+    if task.label not in table.columns:
+        raise DataError(f"task {name}: the table has no label column {task.label!r}")
+    column = table[task.label]
+    if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+        raise DataError(f"task {name}: label {task.label!r} is {column.dtype}, it must be a number")
+    values = column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    present = values[~np.isnan(values)]
+    if np.isinf(present).any():
+        raise DataError(f"task {name}: label {task.label!r} holds infinite values")
+    if task.kind == "binary":
+        odd = present[(present != 0) & (present != 1)]
+        if len(odd):
+            raise DataError(
+                f"task {name}: label {task.label!r} holds {odd[0]:g}; a binary label is 0, 1 or null "
+                "(or set kind: regression)"
+            )
+    elif task.transform == "log1p" and (present < 0).any():
+        raise DataError(f"task {name}: label {task.label!r} is negative, which transform: log1p cannot take")
+    return values
+
+
+class TargetFitter:
+    """Collects rates, means and deviations of the labels over streamed training rows."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self._tasks = dict(tasks)
+        self._moments = [DenseFitter(_moment_transform(task), bins=0) for task in tasks.values()]
+        self._rows = np.zeros(len(tasks), np.int64)
+        self._positives = np.zeros(len(tasks), np.int64)
+
+    def add(self, labels: Doubles) -> None:
+        for i, moments in enumerate(self._moments):
+            moments.add(labels[:, i])
+        self._rows += (~np.isnan(labels)).sum(axis=0)
+        self._positives += (np.nan_to_num(labels) > 0).sum(axis=0)
+
+    def fit(self) -> tuple[Target, ...]:
+        """Raises DataError for a task without labelled rows, or a binary one with a single class."""
+        parents = _parents(self._tasks)
+        targets = []
+        for i, (name, task) in enumerate(self._tasks.items()):
+            rows, positives = int(self._rows[i]), int(self._positives[i])
+            where = f"task {name}: of the training rows"
+            if rows == 0:
+                raise DataError(f"{where} none has label {task.label!r}; check the label and the split")
+            if task.kind == "binary" and positives in (0, rows):
+                kind = "positive" if positives == 0 else "negative"
+                raise DataError(
+                    f"{where} with label {task.label!r} ({rows}) none is {kind}; nothing to learn"
+                )
+            scaler = self._moments[i].fit()
+            targets.append(
+                Target(
+                    name=name,
+                    label=task.label,
+                    kind=task.kind,
+                    transform=task.transform,
+                    given=parents[i],
+                    mean=scaler.mean,
+                    std=scaler.std if task.kind == "regression" else 1.0,
+                    rows=rows,
+                    positives=positives,
+                )
+            )
+        return tuple(targets)
+
+
+def encode_labels(labels: Doubles, targets: tuple[Target, ...]) -> Labels:
+    """Training targets, float32 (N, T): 0/1, or the standardised transformed value; NaN stays."""
+    encoded = labels.astype(np.float32)
+    for i, target in enumerate(targets):
+        if target.kind == "regression":
+            values = np.log1p(labels[:, i]) if target.transform == "log1p" else labels[:, i]
+            encoded[:, i] = (values - target.mean) / target.std
+    return encoded
+
+
+def decode_outputs(logits: Doubles, targets: tuple[Target, ...]) -> Doubles:
+    """Network outputs (N, T) in the unit of each label: probabilities, or values of a regression task."""
+    outputs = np.empty_like(logits)
+    for i, target in enumerate(targets):
+        if target.kind == "binary":
+            outputs[:, i] = sigmoid(logits[:, i])
+        else:
+            values = logits[:, i] * target.std + target.mean
+            outputs[:, i] = np.maximum(np.expm1(values), 0) if target.transform == "log1p" else values
+    return outputs
+
+
+def sigmoid(x: Doubles) -> Doubles:
+    """1 / (1 + exp(-x)) without overflow."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def _moment_transform(task: Task) -> Literal["log1p", "none"]:
+    return "log1p" if task.kind == "regression" and task.transform == "log1p" else "none"
+
+
+def _parents(tasks: Mapping[str, Task]) -> list[int | None]:
+    names = list(tasks)
+    return [None if task.given is None else names.index(task.given) for task in tasks.values()]

@@ -1,0 +1,130 @@
+"""Entity rows copied, narrow and checked, to a file of their own.
+
+What is trained or scored is then one fixed input with a number for each row, whatever happens to the query
+or the files behind it meanwhile.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet as pq
+
+from mtl_rank.errors import DataError, did_you_mean
+from mtl_rank.features.asof import instant
+from mtl_rank.features.entity_rows import read_rows
+from mtl_rank.features.sources import first_line
+from mtl_rank.features.sql import Engine, quote
+
+EVENT_TIMESTAMP = "event_timestamp"
+ROW_NUMBER = "mtlrank_row"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A parquet file of entity rows in their order, each with its number in `mtlrank_row`.
+
+    first, last: the range of the event timestamps.
+    """
+
+    path: Path
+    rows: int
+    first: datetime
+    last: datetime
+
+
+def snapshot_rows(
+    rows: Any,
+    base: Path,
+    columns: Sequence[str],
+    out: Path,
+    defaults: Mapping[str, Any] | None = None,
+    as_of: datetime | None = None,
+    before: datetime | None = None,
+) -> Snapshot:
+    """Copy `columns` and the event timestamp of entity rows to the parquet file `out`.
+
+    rows: a table, or text: a parquet path, folder or glob, one SELECT for DuckDB, or `file.duckdb:table`;
+        relative paths start at `base`.
+    defaults: values for columns that the rows may lack.
+    as_of: the event timestamp of every row; None = the rows bring their own.
+    before: leave out rows at or after this time.
+
+    Raises DataError when there are no rows, a column is missing, or a row has no time.
+    """
+    shown = f"{rows}" if isinstance(rows, str) else "the table"
+    con = Engine(search_path=base).connect()
+    try:
+        present = read_rows(con, "rows", rows, base).columns
+        selected, values = _select_list(columns, present, defaults or {}, shown)
+        if as_of is None:
+            time = _time_of_rows(present, shown)
+        else:
+            time, values["as_of"] = "CAST($as_of AS TIMESTAMPTZ)", as_of
+        condition = "TRUE"
+        if before is not None:
+            condition, values["before"] = f"{time} IS NULL OR {time} < $before", before
+        con.execute(
+            f"COPY (SELECT {selected}, {time} AS {quote(EVENT_TIMESTAMP)}, "
+            f"row_number() OVER () - 1 AS {quote(ROW_NUMBER)} FROM {quote('rows')} WHERE {condition}) "
+            "TO $out (FORMAT parquet, COMPRESSION zstd)",
+            {**values, "out": str(out)},
+        )
+    except duckdb.Error as error:
+        raise DataError(f"{shown}: {first_line(error)}") from error
+    finally:
+        con.close()
+    return _opened(out, shown)
+
+
+def _opened(path: Path, shown: str) -> Snapshot:
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'UTC'")
+        summary = con.execute(
+            "SELECT count(*), count(event_timestamp), epoch_us(min(event_timestamp)), "
+            "epoch_us(max(event_timestamp)) FROM read_parquet($path)",
+            {"path": str(path)},
+        ).fetchall()
+    ((count, timed, first, last),) = summary
+    if count == 0:
+        raise DataError(f"{shown}: has no rows")
+    if timed < count:
+        raise DataError(f"{shown}: {count - timed} of {count} rows have no event_timestamp")
+    return Snapshot(path, count, _utc(first), _utc(last))
+
+
+def _select_list(
+    columns: Sequence[str], present: Mapping[str, str], defaults: Mapping[str, Any], shown: str
+) -> tuple[str, dict[str, Any]]:
+    selected, values = [], {}
+    for number, column in enumerate(dict.fromkeys(columns)):
+        if column in present:
+            selected.append(quote(column))
+        elif column in defaults:
+            values[f"default_{number}"] = defaults[column]
+            selected.append(f"$default_{number} AS {quote(column)}")
+        else:
+            raise DataError(f"{shown}: no column {column!r}; {did_you_mean(column, present)}")
+    return ", ".join(selected), values
+
+
+def _time_of_rows(present: Mapping[str, str], shown: str) -> str:
+    kind = present.get(EVENT_TIMESTAMP)
+    if kind is None:
+        raise DataError(f"{shown}: no column {EVENT_TIMESTAMP!r}; {did_you_mean(EVENT_TIMESTAMP, present)}")
+    if not (kind.startswith("TIMESTAMP") or kind in ("DATE", "VARCHAR")):
+        raise DataError(f"{shown}: {EVENT_TIMESTAMP} is {kind}; it must be a timestamp")
+    return instant(quote(EVENT_TIMESTAMP))
+
+
+def _utc(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC)
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a snapshot."""
+    names: list[str] = pq.read_schema(path).names
+    return names

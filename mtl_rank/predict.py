@@ -1,0 +1,83 @@
+"""Predictor: a loaded run that turns retrieved tables into predictions.
+
+Evaluation, scoring and serving share it, so they cannot drift apart.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from mtl_rank.config import ProjectConfig
+from mtl_rank.data.datamodule import to_batch
+from mtl_rank.data.encoded import take
+from mtl_rank.data.encoder import EncodedRows, FeatureEncoder
+from mtl_rank.data.labels import decode_outputs
+from mtl_rank.errors import RunError
+from mtl_rank.nn.network import RankingNetwork
+from mtl_rank.nn.zoo import build_network
+from mtl_rank.runs import Run
+
+Doubles = npt.NDArray[np.float64]
+
+# Every forward pass has this many rows, the last one filled up: then a row's score is the same to the last
+# bit in whatever chunk it comes, as the shape of a matrix product decides the order of its sums.
+BLOCK_ROWS = 4_096
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A run in memory, ready to predict."""
+
+    run: Run
+    config: ProjectConfig
+    encoder: FeatureEncoder
+    network: RankingNetwork
+
+    @staticmethod
+    def load(run: Run) -> "Predictor":
+        """Load a run; nothing in it is executed. Raises RunError when files are missing or damaged."""
+        config = run.config()
+        encoder = FeatureEncoder.load(run.encoder_folder)
+        network = build_network(config.model, encoder.layout, torch.zeros(len(config.tasks)))
+        try:
+            network.load_state_dict(load_file(run.weights))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise RunError(
+                f"run {run.id}: {run.weights} cannot be loaded: {str(error).splitlines()[0]}"
+            ) from None
+        return Predictor(run, config, encoder, network.eval())
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the columns of `predict`: the tasks, then the chain products."""
+        return [*self.config.tasks, *self.config.products()]
+
+    def predict(self, table: pl.DataFrame) -> dict[str, Doubles]:
+        """Predictions in the unit of each label, float64 (N,) each: probabilities or values per task, and for
+        each task with a parent its product along the chain, defined on every row.
+
+        Raises DataError for a table that the encoder cannot read.
+        """
+        rows = self.encoder.encode(table, with_labels=False)
+        logits = (
+            np.concatenate([*self._logits(rows)]) if table.height else np.empty((0, len(self.config.tasks)))
+        )
+        values = decode_outputs(logits, self.encoder.targets)
+        found = {name: values[:, i] for i, name in enumerate(self.config.tasks)}
+        for product, chain in self.config.products().items():
+            found[product] = np.prod([found[name] for name in chain], axis=0)
+        return found
+
+    @torch.inference_mode()
+    def _logits(self, rows: EncodedRows) -> Iterator[Doubles]:
+        for start in range(0, len(rows.ids), BLOCK_ROWS):
+            index = np.arange(start, start + BLOCK_ROWS)
+            count = min(BLOCK_ROWS, len(rows.ids) - start)
+            block = take(rows, np.minimum(index, len(rows.ids) - 1))
+            yield self.network(to_batch(block)).numpy()[:count].astype(np.float64)

@@ -1,0 +1,147 @@
+"""The run directory: create, open, list. `run.json` says what a run was and whether it finished."""
+
+import json
+import os
+import platform
+import secrets
+import subprocess
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mtl_rank.config import ProjectConfig, parse_config
+from mtl_rank.errors import RunError, did_you_mean
+
+RUNS = "runs"
+RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
+_PACKAGES = ("mtl-rank", "torch", "lightning", "feast", "duckdb", "polars", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def project(self) -> Path:
+        return self.folder.parent.parent
+
+    @property
+    def encoder_folder(self) -> Path:
+        return self.folder / "encoder"
+
+    @property
+    def weights(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    def info(self) -> dict[str, Any]:
+        """run.json. Raises RunError when it cannot be read."""
+        return self._read_json("run.json")
+
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json; empty before the first evaluation."""
+        return self._read_json("metrics.json") if (self.folder / "metrics.json").exists() else {}
+
+    def config(self) -> ProjectConfig:
+        """The complete configuration that the run was trained with."""
+        path = self.folder / "config.yaml"
+        try:
+            return parse_config(path.read_text(encoding="utf-8"), str(path))
+        except OSError as error:
+            raise RunError(f"run {self.id}: {path} cannot be read: {error.strerror}") from None
+
+    def update(self, **facts: Any) -> None:
+        """Set keys of run.json."""
+        write_json(self.folder / "run.json", {**self.info(), **facts})
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        write_json(self.folder / "metrics.json", metrics)
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            document: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"run {self.id}: {self.folder / name} cannot be read: {error}") from None
+        return document
+
+
+def create_run(project: Path, config: ProjectConfig) -> Run:
+    """A new run directory with status `running`. Raises RunError when it cannot be made."""
+    stamp = datetime.now(UTC)
+    name = f"{stamp:%Y%m%d-%H%M%S}-{config.model.name}-{'-'.join(config.tasks)}"[:80]
+    folder = project / RUNS / f"{name}-{secrets.token_hex(2)}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}") from None
+    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    facts = {
+        "id": folder.name,
+        "status": RUNNING,
+        "created_at": stamp.isoformat(timespec="seconds"),
+        "tasks": list(config.tasks),
+        "model": config.model.name,
+        "weighting": config.weighting.method,
+        "feature_service": config.feature_service,
+        "seed": config.fit.seed,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "git_commit": _git_commit(project),
+    }
+    write_json(folder / "run.json", facts)
+    return Run(folder)
+
+
+def list_runs(project: Path) -> list[Run]:
+    """Every run of a project, the oldest first."""
+    folder = project / RUNS
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (Run(path) for path in folder.iterdir() if (path / "run.json").is_file()), key=lambda r: r.id
+    )
+
+
+def find_run(project: Path, name: str | None = None) -> Run:
+    """The finished run called `name` (or the only one beginning so), or the latest finished one.
+
+    Raises RunError when there is none, or it did not finish.
+    """
+    runs = list_runs(project)
+    if name is None:
+        finished = [run for run in runs if run.info().get("status") == FINISHED]
+        if not finished:
+            raise RunError(f"{project / RUNS} has no finished run; `mtlrank train` makes one")
+        return finished[-1]
+    matching = [run for run in runs if run.id == name] or [run for run in runs if run.id.startswith(name)]
+    if not matching:
+        raise RunError(f"there is no run {name!r}; {did_you_mean(name, [run.id for run in runs])}")
+    if len(matching) > 1:
+        raise RunError(f"{name!r} is the beginning of {len(matching)} runs; write more of its name")
+    status = matching[0].info().get("status")
+    if status != FINISHED:
+        raise RunError(f"run {matching[0].id} is {status}, not finished; choose another or train again")
+    return matching[0]
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """Replace a JSON file in one step: readers see the old or the new one."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(document, indent=2, allow_nan=False, default=str), encoding="utf-8")
+    partial.replace(path)
+
+
+def _git_commit(folder: Path) -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None

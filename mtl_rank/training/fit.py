@@ -1,0 +1,116 @@
+"""The only place that builds a Trainer."""
+
+import logging
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from mtl_rank.config import ProjectConfig
+from mtl_rank.data.datamodule import RankingDataModule, auto_batch_size
+from mtl_rank.data.encoded import EncodedDataset
+from mtl_rank.data.encoder import FeatureEncoder
+from mtl_rank.data.labels import Target
+from mtl_rank.nn.zoo import build_network
+from mtl_rank.progress import Reporter
+from mtl_rank.training.callbacks import BestWeights, History
+from mtl_rank.training.losses import TaskLosses
+from mtl_rank.training.module import RankingModule
+from mtl_rank.training.weighting import build_weighting
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training did. valid: the validation metrics of the best epoch, whose weights were kept."""
+
+    epochs: int
+    best_epoch: int
+    valid: dict[str, float]
+    batch_size: int
+    precision: str
+    parameters: int
+    embedding_parameters: int
+    seconds: float
+    rows_per_second: float
+
+
+def fit(
+    config: ProjectConfig,
+    encoder: FeatureEncoder,
+    train: EncodedDataset,
+    valid: EncodedDataset,
+    folder: Path,
+    reporter: Reporter,
+) -> FitResult:
+    """Train the configured network; leaves model.safetensors (best epoch) and history.csv in `folder`."""
+    L.seed_everything(config.fit.seed, verbose=False)
+    network = build_network(config.model, encoder.layout, prior_logits(encoder.targets))
+    module = RankingModule(
+        network,
+        TaskLosses(list(config.tasks.values())),
+        build_weighting(config),
+        encoder.targets,
+        config.fit,
+    )
+    batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(train.rows)
+    best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
+    precision = choose_precision(config.fit.precision, config.fit.accelerator)
+    trainer = _trainer(config, precision, [History(folder / "history.csv", reporter), best])
+    start = time.monotonic()
+    with warnings.catch_warnings():
+        # Batches come whole from memory-mapped arrays: there are no workers to add and no length to guess.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
+        # Lightning 2.6 asks torch 2.13 an old question.
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        trainer.fit(module, RankingDataModule(train, valid, batch_size, config.fit.seed))
+    seconds = time.monotonic() - start
+    of_tables = sum(table.numel() for table in network.embeddings.tables)
+    return FitResult(
+        epochs=trainer.current_epoch,
+        best_epoch=best.best_epoch,
+        valid=best.best,
+        batch_size=batch_size,
+        precision=precision,
+        parameters=sum(p.numel() for p in network.parameters()) - of_tables,
+        embedding_parameters=of_tables,
+        seconds=seconds,
+        rows_per_second=trainer.current_epoch * train.rows / seconds,
+    )
+
+
+def prior_logits(targets: tuple[Target, ...]) -> torch.Tensor:
+    """(T,) where the output biases start: logit of the base rate; 0 for standardised regression targets."""
+    rates = torch.tensor([target.mean if target.kind == "binary" else 0.5 for target in targets])
+    return torch.logit(rates)
+
+
+def choose_precision(wanted: str, accelerator: str) -> str:
+    """`fp32` or `bf16`. auto takes bf16 where the processor has instructions for it: a fixed choice per machine."""
+    if wanted != "auto":
+        return wanted
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if has_bf16 else "fp32"
+
+
+def _trainer(config: ProjectConfig, precision: str, callbacks: list[L.Callback]) -> L.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return L.Trainer(
+        accelerator=config.fit.accelerator,
+        devices=1 if config.fit.accelerator == "cpu" else "auto",
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        max_epochs=config.fit.epochs,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        # The order of the batches belongs to the epoch.
+        reload_dataloaders_every_n_epochs=1,
+    )

@@ -1,0 +1,76 @@
+"""RankingModule: one training step, one validation pass."""
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mtl_rank.config import Fit
+from mtl_rank.data.labels import Target
+from mtl_rank.nn.layout import Batch
+from mtl_rank.nn.network import RankingNetwork
+from mtl_rank.training.losses import TaskLosses
+from mtl_rank.training.optim import RankingOptimizer
+from mtl_rank.training.validation import validation_metrics
+from mtl_rank.training.weighting import Weighted
+
+
+class RankingModule(L.LightningModule):
+    """Trains a RankingNetwork on several tasks.
+
+    losses, weighted: what the last step saw, for the history. valid: the numbers of the last validation.
+    """
+
+    def __init__(
+        self,
+        network: RankingNetwork,
+        task_losses: TaskLosses,
+        weighting: nn.Module,
+        targets: tuple[Target, ...],
+        options: Fit,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.task_losses = task_losses
+        self.weighting = weighting
+        self.targets = targets
+        self.options = options
+        self.losses: Tensor | None = None
+        self.weighted: Weighted | None = None
+        self.valid: dict[str, float] = {}
+        self._logits: list[Tensor] = []
+        self._labels: list[Tensor] = []
+
+    def forward(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.network(batch)
+        return logits
+
+    def training_step(self, batch: Batch) -> Tensor:
+        losses = self.task_losses(self(batch), batch.labels)
+        weighted: Weighted = self.weighting(losses)
+        self.losses, self.weighted = losses.detach(), weighted
+        return weighted.total
+
+    def validation_step(self, batch: Batch) -> None:
+        self._logits.append(self(batch).float().cpu())
+        self._labels.append(batch.labels.cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        logits = torch.cat(self._logits).numpy().astype(np.float64)
+        labels = torch.cat(self._labels).numpy().astype(np.float64)
+        self._logits.clear()
+        self._labels.clear()
+        self.valid = validation_metrics(logits, labels, self.targets)
+
+    def configure_optimizers(self) -> RankingOptimizer:
+        tables = list(self.network.embeddings.tables)
+        of_table = {id(table) for table in tables}
+        return RankingOptimizer(
+            dense=[p for p in self.network.parameters() if id(p) not in of_table],
+            tables=tables,
+            undecayed=self.weighting.parameters(),
+            lr=self.options.lr,
+            weight_decay=self.options.weight_decay,
+            table_lr=self.options.embedding_lr,
+            table_l2=self.options.embedding_l2,
+        )

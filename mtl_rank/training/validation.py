@@ -1,0 +1,67 @@
+"""Validation numbers of an epoch: per task, and their mean."""
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_rank.data.labels import Target, sigmoid
+from mtl_rank.errors import ConfigError, did_you_mean
+from mtl_rank.metrics import auc, calibration, normalised_entropy
+
+Doubles = npt.NDArray[np.float64]
+
+MEAN_NE = "valid/ne"
+_HIGHER_IS_BETTER = {"auc"}
+_METRICS = {"binary": ("auc", "ne", "calibration"), "regression": ("nmse",)}
+
+
+def validation_metrics(logits: Doubles, labels: Doubles, targets: tuple[Target, ...]) -> dict[str, float]:
+    """`valid/<task>/<metric>` where defined, and `valid/ne`, the mean normalised loss of the tasks.
+
+    The normalised loss of a binary task is its NE, of a regression task its squared error over the variance
+    of the label, both 1 for a constant prediction. logits, labels: (N, T), encoded; NaN = undefined.
+    """
+    found: dict[str, float | None] = {}
+    losses = []
+    for i, target in enumerate(targets):
+        defined = ~np.isnan(labels[:, i])
+        y, z = labels[defined, i], logits[defined, i]
+        if not len(y):
+            continue
+        prefix = f"valid/{target.name}/"
+        if target.kind == "binary":
+            p = sigmoid(z)
+            loss = normalised_entropy(y, p)
+            found |= {
+                prefix + "auc": auc(y, z),
+                prefix + "ne": loss,
+                prefix + "calibration": calibration(y, p),
+            }
+        else:
+            variance = float(y.var())
+            loss = float(((z - y) ** 2).mean()) / variance if variance > 0 else None
+            found[prefix + "nmse"] = loss
+        if loss is not None:
+            losses.append(loss)
+    found[MEAN_NE] = float(np.mean(losses)) if losses else None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def monitored_names(targets: tuple[Target, ...] | dict[str, str]) -> list[str]:
+    """Every metric that `fit.monitor` may name. A dict maps task names to kinds."""
+    kinds = targets if isinstance(targets, dict) else {target.name: target.kind for target in targets}
+    return [MEAN_NE, *(f"valid/{name}/{metric}" for name, kind in kinds.items() for metric in _METRICS[kind])]
+
+
+def check_monitor(monitor: str, kinds: dict[str, str]) -> None:
+    """Raises ConfigError when `fit.monitor` names no metric of these tasks, or one without a direction."""
+    names = [name for name in monitored_names(kinds) if not name.endswith("/calibration")]
+    if monitor not in names:
+        raise ConfigError(f"fit.monitor: there is no {monitor!r}; {did_you_mean(monitor, names)}")
+
+
+def improves(monitor: str, value: float, best: float | None) -> bool:
+    """Whether `value` of the monitored metric is better than `best`."""
+    if best is None:
+        return True
+    higher = monitor.rsplit("/", 1)[-1] in _HIGHER_IS_BETTER
+    return value > best if higher else value < best

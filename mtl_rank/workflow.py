@@ -1,0 +1,124 @@
+"""train, evaluate, score: what the Python API and the command line call."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mtl_rank.config import ProjectConfig, load_config
+from mtl_rank.data.prepare import prepare
+from mtl_rank.errors import DataError
+from mtl_rank.evaluation.evaluate import Evaluation, Window, split_window
+from mtl_rank.evaluation.evaluate import evaluate as evaluate_rows
+from mtl_rank.features.repository import FeatureRepository, open_repository
+from mtl_rank.features.schema import FeatureSchema
+from mtl_rank.nn.zoo import check_model
+from mtl_rank.predict import Predictor
+from mtl_rank.progress import Reporter, Silent
+from mtl_rank.runs import FAILED, FINISHED, INTERRUPTED, Run, create_run, find_run
+from mtl_rank.training.fit import fit
+from mtl_rank.training.validation import check_monitor
+from mtl_rank.training.weighting import check_weighting
+
+
+def inputs(project: Path | str) -> FeatureSchema:
+    """What the model of a project would read."""
+    config = load_config(Path(project))
+    return _repository(Path(project), config).schema
+
+
+def train(
+    project: Path | str,
+    tasks: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train a model on the examples of a project and measure it on the test window.
+
+    tasks: the tasks to train, None = all. settings: dotted configuration keys to override.
+    Raises MtlRankError for anything a user can mend, before long work where it can be known by then.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    config = load_config(project, settings)
+    if tasks is not None:
+        config = config.with_tasks(tasks)
+    check_model(config.model)
+    check_weighting(config)
+    check_monitor(config.fit.monitor, {name: task.kind for name, task in config.tasks.items()})
+    repository = _repository(project, config)
+    run = create_run(project, config)
+    work = run.folder / "work"
+    try:
+        prepared = prepare(config, project, repository, work, reporter)
+        prepared.encoder.save(run.encoder_folder)
+        run.update(rows={"train": prepared.train.rows, "valid": prepared.valid.rows})
+        result = fit(config, prepared.encoder, prepared.train, prepared.valid, run.folder, reporter)
+        run.update(fit=asdict(result))
+        evaluation = _evaluate_test(run, config, project, repository, work, reporter)
+        run.write_metrics({"valid": result.valid, **evaluation})
+        run.update(status=FINISHED)
+    except KeyboardInterrupt:
+        run.update(status=INTERRUPTED)
+        raise
+    except BaseException:
+        run.update(status=FAILED)
+        raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return run
+
+
+def evaluate(
+    project: Path | str,
+    run: str | None = None,
+    split: str = "test",
+    examples: str | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Measure a finished run on a split of its project, or on other labelled rows.
+
+    run: its name or the beginning of it, None = the latest. examples: a parquet path or SQL.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    found = find_run(project, run)
+    predictor = Predictor.load(found)
+    config = predictor.config
+    window = split_window(config, split) if examples is None else Window("examples")
+    with tempfile.TemporaryDirectory(dir=found.folder) as folder:
+        result = evaluate_rows(
+            predictor,
+            _repository(project, config),
+            project,
+            examples or config.examples,
+            window,
+            Path(folder),
+            reporter,
+        )
+    found.write_metrics({**found.metrics(), result.window: result.as_dict()})
+    return result
+
+
+def _evaluate_test(
+    run: Run,
+    config: ProjectConfig,
+    project: Path,
+    repository: FeatureRepository,
+    work: Path,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """The numbers of the test window; none when the examples end before it."""
+    window = split_window(config, "test")
+    try:
+        result = evaluate_rows(
+            Predictor.load(run), repository, project, config.examples, window, work, reporter
+        )
+    except DataError as error:
+        reporter.say(f"not evaluated: {error}")
+        return {}
+    return {"test": result.as_dict()}
+
+
+def _repository(project: Path, config: ProjectConfig) -> FeatureRepository:
+    return open_repository((project / config.feature_repo).resolve(), config.feature_service, config.context)
