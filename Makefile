@@ -1,0 +1,56 @@
+# Every target makes .venv on first use, from constraints.txt, and is quick on the second.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-slow lint format bench-retrieval bench-quality wheel clean
+
+help:
+	@echo "make demo             train, evaluate and score the demo shop"
+	@echo "make test             the tests (make test-slow: the long ones too)"
+	@echo "make lint             ruff, mypy --strict, import-linter"
+	@echo "make format           ruff format and safe fixes"
+	@echo "make bench-retrieval  point-in-time join against Feast's own store"
+	@echo "make bench-quality    the quality tables of docs/quality.md"
+	@echo "make wheel            build the wheel into dist/"
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	cd feature_repo && ../$(BIN)/feast apply
+	$(BIN)/mtlrank train --tasks ctr,cvr
+	$(BIN)/mtlrank score --candidates data/candidates.parquet --to scores.duckdb
+
+# One torch thread per test process: the processes themselves use the cores.
+test: $(READY)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not slow"
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-retrieval: $(READY)
+	$(PY) benchmarks/retrieval.py
+
+bench-quality: $(READY)
+	$(PY) benchmarks/quality.py
+
+wheel: $(READY)
+	$(PY) -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
