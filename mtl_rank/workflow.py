@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from mtl_rank.nn.zoo import check_model
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter, Silent
 from mtl_rank.runs import FAILED, FINISHED, INTERRUPTED, Run, create_run, find_run
+from mtl_rank.scoring.score import ScoreSummary
+from mtl_rank.scoring.score import score as score_candidates
+from mtl_rank.scoring.table import ScoresTarget
 from mtl_rank.training.fit import fit
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
@@ -98,6 +102,42 @@ def evaluate(
         )
     found.write_metrics({**found.metrics(), result.window: result.as_dict()})
     return result
+
+
+def score(
+    project: Path | str,
+    run: str | None = None,
+    *,
+    candidates: Any,
+    to: Path | str,
+    table: str = "scores",
+    as_of: datetime | None = None,
+    replace: bool = False,
+    wait: bool = True,
+    reporter: Reporter | None = None,
+) -> ScoreSummary:
+    """Score candidates with a finished run into a table of a DuckDB file, each exactly once.
+
+    run: its name or the beginning of it, None = the latest. candidates: a table, or text: a parquet path, one
+    SELECT for DuckDB, or `file.duckdb:table`. to: the DuckDB file. as_of: the time that features are read at;
+    None = each candidate's own event_timestamp.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    predictor = Predictor.load(find_run(project, run))
+    repository = _repository(project, predictor.config)
+    with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder:
+        return score_candidates(
+            predictor,
+            repository,
+            project,
+            candidates,
+            ScoresTarget(Path(to), table),
+            as_of,
+            replace,
+            wait,
+            Path(folder),
+            reporter,
+        )
 
 
 def _evaluate_test(

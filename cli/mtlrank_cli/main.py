@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mtl_rank.errors import MtlRankError
-from mtlrank_cli.commands import evaluate, features, init, runs, simulate, train
+from mtlrank_cli.commands import evaluate, features, init, runs, score, simulate, train
 
 app = typer.Typer(
     name="mtlrank",
@@ -33,7 +33,7 @@ def options(
     context.obj = project
 
 
-for module in (init, simulate, features, train, evaluate, runs):
+for module in (init, simulate, features, train, evaluate, score, runs):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
 
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow.parquet as pq
 
 from mtl_rank.errors import DataError, did_you_mean
 from mtl_rank.features.asof import instant
 from mtl_rank.features.entity_rows import read_rows
 from mtl_rank.features.sources import first_line
-from mtl_rank.features.sql import Engine, quote
+from mtl_rank.features.sql import Engine, quote, quote_all
 
 EVENT_TIMESTAMP = "event_timestamp"
 ROW_NUMBER = "mtlrank_row"
@@ -27,13 +26,16 @@ ROW_NUMBER = "mtlrank_row"
 class Snapshot:
     """A parquet file of entity rows in their order, each with its number in `mtlrank_row`.
 
-    first, last: the range of the event timestamps.
+    first, last: the range of the event timestamps. columns: name -> DuckDB type.
+    digest: of all values and their order.
     """
 
     path: Path
     rows: int
     first: datetime
     last: datetime
+    columns: Mapping[str, str]
+    digest: str
 
 
 def snapshot_rows(
@@ -81,19 +83,19 @@ def snapshot_rows(
 
 
 def _opened(path: Path, shown: str) -> Snapshot:
-    with duckdb.connect() as con:
-        con.execute("SET TimeZone = 'UTC'")
-        summary = con.execute(
-            "SELECT count(*), count(event_timestamp), epoch_us(min(event_timestamp)), "
-            "epoch_us(max(event_timestamp)) FROM read_parquet($path)",
-            {"path": str(path)},
+    with Engine().connect() as con:
+        written = con.read_parquet(str(path))
+        columns = dict(zip(written.columns, map(str, written.types), strict=True))
+        # A sum of hashes does not depend on threads; the row number in each makes it depend on the order.
+        ((count, timed, first, last, digest),) = written.aggregate(
+            "count(*), count(event_timestamp), epoch_us(min(event_timestamp)), epoch_us(max(event_timestamp)), "
+            f"sum(hash({quote_all(columns)})::HUGEINT)"
         ).fetchall()
-    ((count, timed, first, last),) = summary
     if count == 0:
         raise DataError(f"{shown}: has no rows")
     if timed < count:
         raise DataError(f"{shown}: {count - timed} of {count} rows have no event_timestamp")
-    return Snapshot(path, count, _utc(first), _utc(last))
+    return Snapshot(path, count, _utc(first), _utc(last), columns, str(digest))
 
 
 def _select_list(
@@ -122,9 +124,3 @@ def _time_of_rows(present: Mapping[str, str], shown: str) -> str:
 
 def _utc(microseconds: int) -> datetime:
     return datetime.fromtimestamp(microseconds / 1e6, UTC)
-
-
-def column_names(path: Path) -> list[str]:
-    """The columns of a snapshot."""
-    names: list[str] = pq.read_schema(path).names
-    return names

@@ -1,0 +1,81 @@
+"""mtlrank score"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mtl_rank.errors import ConfigError
+from mtlrank_cli.context import project_folder
+from mtlrank_cli.output import print_json, print_line
+from mtlrank_cli.progress import progress
+
+NAME = "score"
+EXAMPLE = "Example: `mtlrank score --candidates data/candidates.parquet --to scores.duckdb`"
+
+
+def command(
+    context: typer.Context,
+    candidates: Annotated[
+        str, typer.Option(help="A parquet path, folder or glob, one SELECT for DuckDB, or file.duckdb:table.")
+    ],
+    to: Annotated[Path, typer.Option(help="The DuckDB file for the scores; made if it does not exist.")],
+    run: Annotated[
+        str | None, typer.Argument(help="A run, or the beginning of its name. Default: the latest.")
+    ] = None,
+    table: Annotated[str, typer.Option(help="Table in the file.")] = "scores",
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            help="Time that features are read at, ISO or `now`. Default: the candidates' own event_timestamp."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put the new scores in the place of all that the table holds.")
+    ] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Exit with 2 when the same job is running elsewhere.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Score candidates into a DuckDB table, each exactly once; run again, an unfinished job continues."""
+    time = _time(as_of)
+    folder = project_folder(context)
+    from mtl_rank import score
+
+    with progress() as reporter:
+        summary = score(
+            folder,
+            run,
+            candidates=candidates,
+            to=to.resolve(),
+            table=table,
+            as_of=time,
+            replace=replace,
+            wait=not no_wait,
+            reporter=reporter,
+        )
+    if as_json:
+        print_json(summary.as_dict())
+    elif summary.already_finished:
+        print_line(f"job {summary.job_id} was finished before: {summary.rows:,} rows, nothing changed")
+        print_line(f"scores: table {summary.table!r} in {summary.path}")
+    else:
+        rate = summary.written / summary.seconds
+        print_line(
+            f"{summary.written:,} rows in {summary.seconds:.1f} s ({rate:,.0f} rows/s), run {summary.run_id}"
+        )
+        print_line(f"scores: table {summary.table!r} in {summary.path}")
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    if text == "now":
+        return datetime.now(UTC)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(f"--as-of {text}: write a time such as 2026-03-31T00:00, or now") from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time
