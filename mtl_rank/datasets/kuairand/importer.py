@@ -59,7 +59,10 @@ def import_kuairand(
     tell(f"reading {source}")
     sources = read_sources(source)
 
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MtlRankError(f"{out}: its folder cannot be made ({error.strerror})") from error
     with TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         project = Path(scratch) / "project"
         template = Path(__file__).parent / "template"
@@ -94,7 +97,7 @@ def _publish(project: Path, out: Path) -> None:
 def _tables(sources: Sources) -> dict[str, pl.DataFrame]:
     log, users, videos, history = sources.log, sources.users, sources.videos, sources.history
     live, daily = just_after("time_ms"), next_beijing_midnight(from_ms("time_ms"))
-    first_tags = videos.select("video_id", _tags().list.first().fill_null(NO_TAG).alias("tag_id"))
+    first_tags = videos.select("video_id", pl.col("tags").list.first().fill_null(NO_TAG).alias("tag_id"))
     impressions = _impressions(log, first_tags)
     return {
         "impressions": impressions,
@@ -114,10 +117,6 @@ def _tables(sources: Sources) -> dict[str, pl.DataFrame]:
 
 def _stamped(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.lit(HISTORY_END, UTC_MICROSECONDS).alias("event_timestamp"))
-
-
-def _tags() -> pl.Expr:
-    return pl.col("tag").str.split(",").list.eval(pl.element().cast(pl.Int64))
 
 
 def _impressions(log: pl.DataFrame, first_tags: pl.DataFrame) -> pl.DataFrame:
@@ -141,9 +140,7 @@ def _impressions(log: pl.DataFrame, first_tags: pl.DataFrame) -> pl.DataFrame:
 
 
 def _video_facts(videos: pl.DataFrame) -> pl.DataFrame:
-    uploaded = (
-        pl.col("upload_dt").str.to_datetime("%Y-%m-%d", time_unit="us").dt.replace_time_zone("Asia/Shanghai")
-    )
+    uploaded = pl.col("upload_dt").cast(pl.Datetime("us")).dt.replace_time_zone("Asia/Shanghai")
     return videos.select(
         "video_id",
         uploaded.dt.convert_time_zone("UTC").alias("event_timestamp"),
@@ -155,8 +152,8 @@ def _video_facts(videos: pl.DataFrame) -> pl.DataFrame:
         "video_duration",
         "server_width",
         "server_height",
-        _tags().list.first().alias("first_tag"),
-        _tags().alias("tags"),
+        pl.col("tags").list.first().alias("first_tag"),
+        "tags",
     ).sort("video_id")
 
 

@@ -82,7 +82,8 @@ class Sources:
     """The published tables with the columns the project uses.
 
     log: one row per impression, in the order of time, exact duplicates dropped.
-    users, videos, history: at most one row per user, video, user.
+    users, videos, history: at most one row per user, video, user. Of videos,
+        upload_dt is a Date and tags a list of Int64.
     duplicates: how many rows of the log were dropped.
     """
 
@@ -113,10 +114,11 @@ def read_sources(folder: Path) -> Sources:
     log = whole_log.unique(maintain_order=True)
     tables["log"] = log.sort("time_ms", "user_id", "video_id", maintain_order=True)
     for table, key in (("users", "user_id"), ("videos", "video_id"), ("history", "user_id")):
-        if tables[table][key].is_duplicated().any():
-            raise DataError(f"{paths[table]}: column {key!r} repeats a value; one row per {key} is expected")
+        if tables[table][key].is_duplicated().any() or tables[table][key].has_nulls():
+            raise DataError(f"{paths[table]}: column {key!r} has repeated or empty values; it must be unique")
     selected = {table: frame.select(*_FILES[table][1]) for table, frame in tables.items()}
     _check_log(paths["log"], selected["log"])
+    selected["videos"] = _parsed_videos(paths["videos"], selected["videos"])
     return Sources(**selected, duplicates=whole_log.height - log.height)
 
 
@@ -136,6 +138,20 @@ def _read(path: Path, columns: Columns) -> pl.DataFrame:
                 f"{path}: column {column!r} is {frame.schema[column]} and cannot be read as {dtype}"
             ) from error
     return frame
+
+
+def _parsed_videos(path: Path, videos: pl.DataFrame) -> pl.DataFrame:
+    """Two columns are published as text: a date, and numbers parted by commas."""
+    parsers = {
+        "upload_dt": (pl.col("upload_dt").str.to_date("%Y-%m-%d"), "dates like 2022-04-09"),
+        "tag": (pl.col("tag").str.split(",").cast(pl.List(pl.Int64)), "numbers parted by commas"),
+    }
+    for column, (parsed, expected) in parsers.items():
+        try:
+            videos = videos.with_columns(parsed)
+        except pl.exceptions.PolarsError as error:
+            raise DataError(f"{path}: column {column!r} holds something else than {expected}") from error
+    return videos.rename({"tag": "tags"})
 
 
 def _check_log(path: Path, log: pl.DataFrame) -> None:
