@@ -61,20 +61,16 @@ class _IdLearner:
     def add(self, values: pl.Series) -> None:
         if self._spec.role != "categorical":
             values = as_lists(values, self._spec).explode()
-        values = values.drop_nulls()
-        if not len(values):
-            return
-        if self._family is None:
+        if self._family is None and values.dtype != pl.Null:
             self._family = family_of(values.dtype, self._spec.origin)
-        if self._spec.options.vocab == "learned":
+        if self._family is not None and self._spec.options.vocab == "learned":
             self._counter.add(as_keys(values, self._family, self._spec.origin))
 
     def fit(self) -> Lookup:
         options = self._spec.options
-        # A column without one value in training has no type to go by; every later value is unseen.
-        family = self._family or "text"
         if options.vocab == "hashed":
-            return Hashed(family, options.buckets, salt=self._spec.name)
+            return Hashed(self._family or "unknown", options.buckets, salt=self._spec.name)
         if self._family is None:
-            return Vocabulary("text", pl.Series([], dtype=pl.String))
-        return Vocabulary(family, self._counter.frequent(options.min_count, options.max_size))
+            # Without one value in training there is no type to go by; every later value is unseen.
+            return Vocabulary("unknown", pl.Series([], dtype=pl.Int64))
+        return Vocabulary(self._family, self._counter.frequent(options.min_count, options.max_size))

@@ -12,15 +12,18 @@ from mtl_rank.errors import DataError
 
 MISSING, UNSEEN, FIRST = 0, 1, 2
 Ids = npt.NDArray[np.int32]
-Family = Literal["integer", "text", "boolean", "time"]
+Family = Literal["integer", "text", "boolean", "time", "unknown"]
 
 # Integers are looked up in an array when it stays within this many entries, 256 MB at the most.
 _LOOKUP_LIMIT = 1 << 26
 
 
 def family_of(dtype: pl.DataType, origin: str) -> Family:
-    """The family a column of this type belongs to. Raises DataError for types that are not ids."""
-    if dtype.is_integer():
+    """The family a column of this type belongs to. Raises DataError for types that are not ids.
+
+    Floats count as integers, since stores that go through pandas turn integers with nulls into floats.
+    """
+    if dtype.is_integer() or dtype.is_float():
         return "integer"
     if dtype in (pl.String, pl.Categorical) or isinstance(dtype, pl.Enum):
         return "text"
@@ -34,15 +37,23 @@ def family_of(dtype: pl.DataType, origin: str) -> Family:
 def as_keys(values: pl.Series, family: Family, origin: str) -> pl.Series:
     """The values as Int64 or String keys, exactly; nulls stay null.
 
-    Floats are taken for integers only where they are whole and below 2**53, since stores that go through
-    pandas turn integers with nulls into floats. Raises DataError when the column changed its type.
+    Floats are taken for integers only where they are whole and too small to have been rounded. Times are
+    the same key in every unit, a date being its midnight. A column without a value in training (family
+    unknown) takes any type. Raises DataError when the column changed its type.
     """
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
     dtype = values.dtype
+    if family == "unknown":
+        return values.is_not_null().cast(pl.Int64).replace({0: None})
     if family == "integer" and dtype.is_float():
-        inexact = values.is_not_nan() & ((values != values.round()) | (values.abs() >= 2**53))
-        if inexact.any():
-            raise DataError(f"{origin}: ids arrive as {dtype} and are not whole numbers below 2**53")
-        return values.fill_nan(None).cast(pl.Int64)
+        digits = 24 if dtype == pl.Float32 else 53
+        if ((values != values.round()) | (values.abs() >= 2**digits)).any():
+            raise DataError(
+                f"{origin}: ids arrive as {dtype} and are not whole numbers below 2**{digits}; "
+                "give the input role dense or ignore"
+            )
+        return values.cast(pl.Int64)
     if dtype == pl.Null:
         return values.cast(pl.String if family == "text" else pl.Int64)
     found = family_of(dtype, origin)
@@ -50,6 +61,10 @@ def as_keys(values: pl.Series, family: Family, origin: str) -> pl.Series:
         raise DataError(f"{origin}: was {family} when the encoder was fitted and is {found} ({dtype}) now")
     if family == "text":
         return values.cast(pl.String)
+    if dtype == pl.Date:
+        return values.cast(pl.Datetime("us")).cast(pl.Int64)
+    if dtype in (pl.Datetime, pl.Duration):
+        return values.dt.cast_time_unit("us").cast(pl.Int64)
     # The same bits read as signed: ids above 2**63 stay distinct.
     return values.reinterpret(signed=True) if dtype == pl.UInt64 else values.cast(pl.Int64)
 
