@@ -101,12 +101,15 @@ class DenseFitter:
         mean, variance = self._mean, self._m2 / max(self._count, 1)
         if self._transform == "quantile" and len(sample):
             knots = tuple(np.quantile(sample, np.linspace(0, 1, _QUANTILE_KNOTS)).tolist())
-            mean, variance = 0.5, 1 / 12
+            # Ties make the transformed values uneven: their moments are not those of a uniform.
+            spread = _transformed(sample, self._transform, knots)
+            mean, variance = float(spread.mean()), float(spread.var())
         std = math.sqrt(variance)
         return DenseScaler(
             transform=self._transform,
             mean=mean,
-            std=std if std > 1e-12 else 1.0,
+            # A deviation this small against the mean is the rounding of a constant.
+            std=std if std > 1e-12 * max(abs(mean), 1.0) else 1.0,
             knots=knots,
             edges=edges,
             has_missing=self._missing > 0,
@@ -123,7 +126,8 @@ class DenseFitter:
         self._count = total
 
     def _add_sample(self, present: Values) -> None:
-        taken = present[self._skip :: self._stride]
+        # A copy, for a view would keep every value alive.
+        taken = present[self._skip :: self._stride].copy()
         self._skip = (self._skip - len(present)) % self._stride
         self._sample.append(taken)
         self._sampled += len(taken)
