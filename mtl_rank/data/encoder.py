@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from pydantic import TypeAdapter
 
 from mtl_rank.config import Task
 from mtl_rank.data.dense import DenseScaler, Values, as_numbers
 from mtl_rank.data.labels import LabelReader, Labels, Target, encode_labels
-from mtl_rank.data.vocabulary import Hashed, Ids, Lookup, Vocabulary, as_keys
+from mtl_rank.data.vocabulary import Family, Hashed, Ids, Lookup, Vocabulary, as_keys
 from mtl_rank.errors import DataError, RunError, did_you_mean
 from mtl_rank.features.schema import FeatureSchema, Input
 from mtl_rank.nn.layout import IdColumn, Layout, SequenceColumn
@@ -27,6 +28,11 @@ from mtl_rank.nn.layout import IdColumn, Layout, SequenceColumn
 FORMAT_VERSION = 1
 BIN_SUFFIX = "#bin"
 MISSING_SUFFIX = "#missing"
+
+_SCALER = TypeAdapter(DenseScaler)
+_TARGETS = TypeAdapter(tuple[Target, ...])
+_HASHED = TypeAdapter(Hashed)
+_FAMILY: TypeAdapter[Family] = TypeAdapter(Family)
 
 
 class EncodedRows(NamedTuple):
@@ -137,16 +143,19 @@ class FeatureEncoder:
             document = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
             if document["format"] != FORMAT_VERSION:
                 raise RunError(f"{folder}: encoder format {document['format']}, expected {FORMAT_VERSION}")
-            return FeatureEncoder(
+            encoder = FeatureEncoder(
                 schema=FeatureSchema.model_validate(document["schema"]),
                 tasks={name: Task.model_validate(raw) for name, raw in document["tasks"].items()},
                 lookups={name: _load_lookup(folder, raw) for name, raw in document["lookups"].items()},
-                scalers={name: _load_scaler(raw) for name, raw in document["scalers"].items()},
-                targets=tuple(Target(**raw) for raw in document["targets"]),
-                default_dim=document["default_dim"],
+                scalers={name: _SCALER.validate_python(raw) for name, raw in document["scalers"].items()},
+                targets=_TARGETS.validate_python(document["targets"]),
+                default_dim=int(document["default_dim"]),
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{folder}: the encoder cannot be read ({error}); train again") from None
+            _check_parts(encoder)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"{folder}: the encoder cannot be read ({reason}); train again") from None
+        return encoder
 
 
 def owner_of(spec: Input) -> str:
@@ -226,12 +235,17 @@ def _dim(schema: FeatureSchema, name: str, default_dim: int) -> int:
 
 def _load_lookup(folder: Path, raw: Mapping[str, Any]) -> Lookup:
     if "file" not in raw:
-        return Hashed(**raw)
+        return _HASHED.validate_python(raw)
     content = (folder / raw["file"]).read_bytes()
     if hashlib.sha256(content).hexdigest() != raw["sha256"]:
         raise ValueError(f"{raw['file']} differs from what was written")
-    return Vocabulary(raw["family"], pl.read_parquet(content)["key"])
+    return Vocabulary(_FAMILY.validate_python(raw["family"]), pl.read_parquet(content)["key"])
 
 
-def _load_scaler(raw: Mapping[str, Any]) -> DenseScaler:
-    return DenseScaler(**{**raw, "knots": tuple(raw["knots"]), "edges": tuple(raw["edges"])})
+def _check_parts(encoder: FeatureEncoder) -> None:
+    """Raises ValueError when inputs, lookups, scalers, tasks and targets are not of one encoder."""
+    owners = {owner_of(spec) for spec in encoder.schema.inputs if spec.role != "dense"}
+    dense = {spec.name for spec in encoder.schema.with_role("dense")}
+    targets = [target.name for target in encoder.targets]
+    if (owners, dense) != (set(encoder.lookups), set(encoder.scalers)) or targets != list(encoder.tasks):
+        raise ValueError("its parts do not fit together")
