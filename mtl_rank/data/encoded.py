@@ -30,6 +30,7 @@ class EncodedDataset:
     def write(folder: Path, layout: Layout, n_tasks: int, parts: Iterable[EncodedRows]) -> "EncodedDataset":
         """Append `parts` to the arrays in `folder`, then publish the manifest."""
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
         shapes = _shapes(layout, n_tasks)
         rows = 0
         files = {name: (folder / f"{name}.bin").open("wb") for name in shapes}
