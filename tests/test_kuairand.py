@@ -249,9 +249,16 @@ def applied(project: Path) -> Path:
     return project
 
 
-@pytest.mark.parametrize(("service", "pace"), [("ranking_live_v1", "live"), ("ranking_frozen_v1", "daily")])
+@pytest.mark.parametrize(
+    ("service", "paces"),
+    [
+        ("ranking_live_v1", ("live", "live")),
+        ("ranking_frozen_v1", ("daily", "daily")),
+        ("ranking_mixed_v1", ("daily", "live")),
+    ],
+)
 def test_feast_retrieves_what_was_known(
-    applied: Path, impressions: pl.DataFrame, service: str, pace: str
+    applied: Path, impressions: pl.DataFrame, service: str, paces: tuple[str, str]
 ) -> None:
     from feast import FeatureStore
 
@@ -264,7 +271,8 @@ def test_feast_retrieves_what_was_known(
     )
     retrieved = pl.from_arrow(job.to_arrow())
     assert isinstance(retrieved, pl.DataFrame)
-    views = [view for view in KEYS if "activity" not in view or view.endswith(pace)]
+    activity = {f"{who}_activity_{pace}" for who, pace in zip(("user", "video"), paces, strict=True)}
+    views = [view for view in KEYS if "activity" not in view or view in activity]
     expected = known_at(applied, rows, *views).sort("impression_id")
     assert_frame_equal(
         retrieved.sort("impression_id"),

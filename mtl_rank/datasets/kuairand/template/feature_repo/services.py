@@ -27,3 +27,10 @@ ranking_frozen_v1 = FeatureService(
     owner="kuairand",
     description="Profile, history, and activity counts before today.",
 )
+
+ranking_mixed_v1 = FeatureService(
+    name="ranking_mixed_v1",
+    features=[*PROFILE_AND_HISTORY, user_activity_daily, video_activity_live],
+    owner="kuairand",
+    description="Profile, history, the user's counts before today and the video's up to the impression itself.",
+)
