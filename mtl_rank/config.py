@@ -128,6 +128,10 @@ class Fit(Section):
 
     batch_size: rows per step; auto = by the number of training rows.
     embedding_l2: pull towards zero on the embedding rows of each batch.
+    embedding_optimizer: adagrad (row-wise, one number of state per row) or adam (lazy, two per value).
+    clip_norm: the gradients of a step, tables included, are scaled down to this norm; None = never.
+    warmup_steps, schedule: the learning rates rise over the first steps, then stay or fall to zero.
+    checkpoint_minutes: how much work a killed run may lose; epochs' ends are always kept.
     monitor: `valid/ne` (mean normalised loss of the tasks, lower is better) or `valid/<task>/<metric>`.
     patience: epochs without improvement of `monitor` before training stops; the best weights are kept.
     """
@@ -135,13 +139,18 @@ class Fit(Section):
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     epochs: int = Field(15, gt=0)
     lr: float = Field(1e-3, gt=0)
-    embedding_lr: float = Field(1e-2, gt=0)
-    embedding_l2: float = Field(1e-4, ge=0)
+    embedding_lr: float = Field(3e-3, gt=0)
+    embedding_l2: float = Field(1e-3, ge=0)
+    embedding_optimizer: Literal["adagrad", "adam"] = "adagrad"
     weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     seed: int = Field(7, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     monitor: str = "valid/ne"
     patience: int = Field(2, ge=1)
+    checkpoint_minutes: float = Field(5.0, gt=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
 

@@ -1,10 +1,13 @@
 """The run directory: create, open, list. `run.json` says what a run was and whether it finished."""
 
+import fcntl
 import json
 import os
 import platform
 import secrets
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,6 +19,8 @@ from mtl_rank.errors import RunError, did_you_mean
 
 RUNS = "runs"
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
+KILLED = "killed"
+_LOCK = "lock"
 _PACKAGES = ("mtl-rank", "torch", "lightning", "feast", "duckdb", "polars", "numpy")
 
 
@@ -38,8 +43,33 @@ class Run:
         return self.folder / "encoder"
 
     @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
     def weights(self) -> Path:
         return self.folder / "model.safetensors"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the only process that trains this run. Raises RunError when another one is at it."""
+        with (self.folder / _LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(f"run {self.id} is being trained by another process") from None
+            yield
+
+    def status(self) -> str:
+        """The status in run.json; a run whose process is gone is `killed`, not `running`."""
+        status: str = self.info().get("status", FAILED)
+        if status != RUNNING:
+            return status
+        try:
+            with self.held():
+                return KILLED
+        except RunError:
+            return RUNNING
 
     def info(self) -> dict[str, Any]:
         """run.json. Raises RunError when it cannot be read."""
@@ -119,14 +149,38 @@ def find_run(project: Path, name: str | None = None) -> Run:
         if not finished:
             raise RunError(f"{project / RUNS} has no finished run; `mtlrank train` makes one")
         return finished[-1]
+    run = _named(runs, name)
+    status = run.status()
+    if status != FINISHED:
+        raise RunError(
+            f"run {run.id} is {status}, not finished; `mtlrank train --resume {run.id}` continues it"
+        )
+    return run
+
+
+def find_unfinished(project: Path, name: str | None = None) -> Run:
+    """The run to continue: by its name or the beginning of it, or the latest that is not finished.
+
+    Raises RunError when there is none.
+    """
+    runs = list_runs(project)
+    if name is not None:
+        run = _named(runs, name)
+        if run.status() == FINISHED:
+            raise RunError(f"run {run.id} is finished; there is nothing to continue")
+        return run
+    unfinished = [run for run in runs if run.status() not in (FINISHED, RUNNING)]
+    if not unfinished:
+        raise RunError(f"{project / RUNS} has no run to continue")
+    return unfinished[-1]
+
+
+def _named(runs: list[Run], name: str) -> Run:
     matching = [run for run in runs if run.id == name] or [run for run in runs if run.id.startswith(name)]
     if not matching:
         raise RunError(f"there is no run {name!r}; {did_you_mean(name, [run.id for run in runs])}")
     if len(matching) > 1:
         raise RunError(f"{name!r} is the beginning of {len(matching)} runs; write more of its name")
-    status = matching[0].info().get("status")
-    if status != FINISHED:
-        raise RunError(f"run {matching[0].id} is {status}, not finished; choose another or train again")
     return matching[0]
 
 

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from mtl_rank.config import ProjectConfig, load_config
-from mtl_rank.data.prepare import prepare
-from mtl_rank.errors import DataError
-from mtl_rank.evaluation.evaluate import Evaluation, Window, split_window
+from mtl_rank.data.cache import prepared
+from mtl_rank.errors import RunError
+from mtl_rank.evaluation.evaluate import EmptyWindow, Evaluation, Window, split_window
 from mtl_rank.evaluation.evaluate import evaluate as evaluate_rows
 from mtl_rank.features.repository import FeatureRepository, open_repository
 from mtl_rank.features.schema import FeatureSchema
 from mtl_rank.nn.zoo import check_model
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter, Silent
-from mtl_rank.runs import FAILED, FINISHED, INTERRUPTED, Run, create_run, find_run
+from mtl_rank.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, Run, create_run, find_run, find_unfinished
 from mtl_rank.scoring.score import ScoreSummary
 from mtl_rank.scoring.score import score as score_candidates
 from mtl_rank.scoring.table import ScoresTarget
+from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import fit
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
@@ -53,25 +54,54 @@ def train(
     check_monitor(config.fit.monitor, {name: task.kind for name, task in config.tasks.items()})
     repository = _repository(project, config)
     run = create_run(project, config)
-    work = run.folder / "work"
-    try:
-        prepared = prepare(config, project, repository, work, reporter)
-        prepared.encoder.save(run.encoder_folder)
-        run.update(rows={"train": prepared.train.rows, "valid": prepared.valid.rows})
-        result = fit(config, prepared.encoder, prepared.train, prepared.valid, run.folder, reporter)
-        run.update(fit=asdict(result))
-        evaluation = _evaluate_test(run, config, project, repository, work, reporter)
-        run.write_metrics({"valid": result.valid, **evaluation})
-        run.update(status=FINISHED)
-    except KeyboardInterrupt:
-        run.update(status=INTERRUPTED)
-        raise
-    except BaseException:
-        run.update(status=FAILED)
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    _complete(run, config, project, repository, reporter)
     return run
+
+
+def resume(project: Path | str, run: str | None = None, reporter: Reporter | None = None) -> Run:
+    """Continue a run that was killed, stopped or failed, from its last checkpoint.
+
+    The result is that of a run that was never stopped: same batches, same state, same random numbers.
+    run: its name or the beginning of it, None = the latest that is not finished.
+    Raises RunError when it is finished, is being trained elsewhere, or its inputs have changed.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    found = find_unfinished(project, run)
+    config = found.config()
+    _complete(found, config, project, _repository(project, config), reporter)
+    return found
+
+
+def _complete(
+    run: Run, config: ProjectConfig, project: Path, repository: FeatureRepository, reporter: Reporter
+) -> None:
+    """Prepare, fit, measure; each step finds what an earlier attempt left."""
+    with run.held():
+        try:
+            run.update(status=RUNNING)
+            data = prepared(config, project, repository, reporter)
+            before = run.info().get("prepared", data.fingerprint)
+            if before != data.fingerprint:
+                raise RunError(
+                    f"run {run.id}: examples or features have changed since it began "
+                    f"({before} is now {data.fingerprint}); train anew"
+                )
+            data.encoder.save(run.encoder_folder)
+            rows = {"train": data.train.rows, "valid": data.valid.rows}
+            run.update(prepared=data.fingerprint, rows=rows)
+            result = fit(config, data.encoder, data.train, data.valid, run.folder, reporter)
+            run.update(fit=asdict(result))
+            evaluation = _evaluate_test(run, config, project, repository, reporter)
+            run.write_metrics({"valid": result.valid, **evaluation})
+            run.update(status=FINISHED)
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+        except (KeyboardInterrupt, TrainingInterrupted):
+            run.update(status=INTERRUPTED)
+            reporter.say(f"continue with: mtlrank train --resume {run.id}")
+            raise KeyboardInterrupt from None
+        except BaseException:
+            run.update(status=FAILED)
+            raise
 
 
 def evaluate(
@@ -145,18 +175,18 @@ def _evaluate_test(
     config: ProjectConfig,
     project: Path,
     repository: FeatureRepository,
-    work: Path,
     reporter: Reporter,
 ) -> dict[str, Any]:
     """The numbers of the test window; none when the examples end before it."""
     window = split_window(config, "test")
-    try:
-        result = evaluate_rows(
-            Predictor.load(run), repository, project, config.examples, window, work, reporter
-        )
-    except DataError as error:
-        reporter.say(f"not evaluated: {error}")
-        return {}
+    with tempfile.TemporaryDirectory(dir=run.folder) as folder:
+        try:
+            result = evaluate_rows(
+                Predictor.load(run), repository, project, config.examples, window, Path(folder), reporter
+            )
+        except EmptyWindow as error:
+            reporter.say(f"not evaluated: {error}")
+            return {}
     return {"test": result.as_dict()}
 
 

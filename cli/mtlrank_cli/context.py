@@ -13,6 +13,8 @@ def project_folder(context: typer.Context) -> Path:
     """--project, or the current folder or the nearest parent that has mtlrank.yaml. Raises ConfigError."""
     given: Path | None = context.obj
     if given is not None:
+        if not (given / CONFIG_NAME).exists():
+            raise ConfigError(f"--project: no {CONFIG_NAME} in {given}; `mtlrank init DIR` makes a project")
         return given.resolve()
     here = Path.cwd()
     for folder in (here, *here.parents):

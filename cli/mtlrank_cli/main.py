@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from mtl_rank.errors import MtlRankError
-from mtlrank_cli.commands import evaluate, features, init, runs, score, simulate, train
+from mtlrank_cli.commands import cache, evaluate, features, init, runs, score, simulate, train
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="mtlrank",
@@ -33,17 +35,27 @@ def options(
     context.obj = project
 
 
-for module in (init, simulate, features, train, evaluate, score, runs):
+for module in (init, simulate, features, train, evaluate, score, runs, cache):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
 
 
 def main() -> None:
-    """Exit 0: done. 2: something the user can mend, told in a line or two. 1: a bug."""
+    """Exit 0: done. 2: something the user can mend, told in a line or two. 130: stopped by Ctrl-C. 1: a bug."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except MtlRankError as error:
-        sys.stderr.write(f"mtlrank: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _fail(str(error))
+    except typer.TyperException as error:
+        # Without any argument the help is printed and the error is empty.
+        usage = error.format_message()
+        if not usage:
+            sys.exit(2)
+        _fail(f"{usage}\n`mtlrank --help` and `mtlrank COMMAND --help` show what there is")
+    if code == INTERRUPTED:
         sys.stderr.write("mtlrank: stopped\n")
-        sys.exit(130)
+    sys.exit(code)
+
+
+def _fail(message: str) -> NoReturn:
+    sys.stderr.write(f"mtlrank: {message}\n")
+    sys.exit(2)

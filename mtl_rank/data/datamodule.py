@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
 from mtl_rank.data.encoded import EncodedDataset, concat, take
 from mtl_rank.data.encoder import EncodedRows
@@ -33,29 +32,54 @@ def to_batch(rows: EncodedRows) -> Batch:
     )
 
 
-class ShuffledBatches(IterableDataset[Batch]):
-    """One epoch of shuffled batches; the order depends on (seed, epoch) alone. The last batch may be shorter."""
+class ShuffledBatches:
+    """One epoch of shuffled batches; the order depends on (seed, epoch) alone. The last batch may be shorter.
 
-    def __init__(self, dataset: EncodedDataset, batch_size: int, seed: int) -> None:
+    `state_dict` and `load_state_dict` hold the position within the epoch: Lightning puts them into its
+    checkpoints, and the next iteration then continues with the batch after the last one.
+    """
+
+    def __init__(self, dataset: EncodedDataset, batch_size: int, seed: int, epoch: int) -> None:
         self._dataset = dataset
         self._batch_size = batch_size
-        self._seed = seed
-        self.epoch = 0
+        self._order = (seed, epoch)
+        self._given = 0
+        self._skip = 0
 
     def __len__(self) -> int:
         return -(-self._dataset.rows // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        generator = np.random.default_rng((self._seed, self.epoch))
+        self._given, self._skip = self._skip, 0
+        for rows in self._batches(skip=self._given):
+            self._given += 1
+            yield to_batch(rows)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batches": self._given}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        # All batches given: the next epoch begins at its first one.
+        self._skip = state["batches"] % len(self)
+
+    def _batches(self, skip: int) -> Iterator[EncodedRows]:
+        """Batches number `skip` and later. Blocks that lie before it are passed over unread."""
+        generator = np.random.default_rng(self._order)
+        size = self._batch_size
+        before = skip * size
+        seen = 0
         rest: list[EncodedRows] = []
         for block in self._blocks(generator):
             rows = concat([*rest, block]) if rest else block
-            whole = len(rows.ids) // self._batch_size * self._batch_size
-            for start in range(0, whole, self._batch_size):
-                yield to_batch(take(rows, slice(start, start + self._batch_size)))
+            whole = len(rows.ids) // size * size
+            for start in range(0, whole, size):
+                if seen >= before:
+                    yield take(rows, slice(start, start + size))
+                seen += size
             rest = [take(rows, slice(whole, None))] if whole < len(rows.ids) else []
         for rows in rest:
-            yield to_batch(rows)
+            if seen >= before:
+                yield rows
 
     def _blocks(self, generator: np.random.Generator) -> Iterator[EncodedRows]:
         starts = generator.permutation(np.arange(0, self._dataset.rows, RUN_ROWS))
@@ -69,7 +93,7 @@ class ShuffledBatches(IterableDataset[Batch]):
             yield take(block, generator.permutation(len(block.ids)))
 
 
-class OrderedBatches(IterableDataset[Batch]):
+class OrderedBatches:
     """The rows in order, for validation."""
 
     def __init__(self, dataset: EncodedDataset, batch_size: int) -> None:
@@ -85,17 +109,22 @@ class OrderedBatches(IterableDataset[Batch]):
 
 
 class RankingDataModule(L.LightningDataModule):
-    """Feeds a trainer from two encoded splits."""
+    """Feeds a trainer from two encoded splits.
+
+    The loaders are plain iterables: a `DataLoader` would add nothing here and draws random numbers of its own.
+    """
 
     def __init__(self, train: EncodedDataset, valid: EncodedDataset, batch_size: int, seed: int) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self._train = ShuffledBatches(train, batch_size, seed)
-        self._valid = OrderedBatches(valid, VALIDATION_ROWS)
+        self._train = train
+        self._valid = valid
+        self._seed = seed
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        self._train.epoch = self.trainer.current_epoch if self.trainer else 0
-        return DataLoader(self._train, batch_size=None)
+    def train_dataloader(self) -> ShuffledBatches:
+        """The batches of the trainer's current epoch; to be asked for anew each epoch."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        return ShuffledBatches(self._train, self.batch_size, self._seed, epoch)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self._valid, batch_size=None)
+    def val_dataloader(self) -> OrderedBatches:
+        return OrderedBatches(self._valid, VALIDATION_ROWS)

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -11,25 +10,14 @@ import pyarrow as pa
 
 from mtl_rank.config import ProjectConfig
 from mtl_rank.data.encoded import EncodedDataset
-from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.fitting import fit_encoder
 from mtl_rank.errors import DataError
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.retrieval import retrieve
-from mtl_rank.features.snapshot import EVENT_TIMESTAMP, Snapshot, snapshot_rows
+from mtl_rank.features.snapshot import EVENT_TIMESTAMP, Snapshot
 from mtl_rank.progress import Reporter
 
 _BATCH_ROWS = 131_072
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What training needs. snapshot: the examples before the test window."""
-
-    encoder: FeatureEncoder
-    train: EncodedDataset
-    valid: EncodedDataset
-    snapshot: Snapshot
 
 
 def example_columns(config: ProjectConfig, repository: FeatureRepository) -> list[str]:
@@ -46,35 +34,30 @@ def serving_columns(repository: FeatureRepository) -> list[str]:
     )
 
 
-def prepare(
-    config: ProjectConfig, project: Path, repository: FeatureRepository, folder: Path, reporter: Reporter
-) -> Prepared:
-    """Retrieve, fit and encode the training and validation windows into `folder`.
+def encode_splits(
+    config: ProjectConfig,
+    repository: FeatureRepository,
+    snapshot: Snapshot,
+    folder: Path,
+    reporter: Reporter,
+) -> None:
+    """Retrieve, fit and encode; leaves `encoder/`, `train/` and `valid/` in `folder`.
 
-    Rows of the test window are never read. Raises MtlRankError for input that cannot be trained on.
+    Raises MtlRankError for input that cannot be trained on.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    snapshot = snapshot_rows(
-        config.examples,
-        project,
-        example_columns(config, repository),
-        folder / "examples.parquet",
-        before=config.split.test,
-    )
     _check_split(config, snapshot)
-    retrieved = folder / "retrieved.arrow"
+    retrieved = folder / "retrieved"
     windows = _spill(retrieve(repository, snapshot), config.split.valid, retrieved, snapshot.rows, reporter)
     reporter.stage("fit the encoder", windows["train"])
     encoder = fit_encoder(
         _counted(_read(retrieved, "train"), reporter), repository.schema, config.tasks, config.model.dim
     )
-    splits = {}
+    encoder.save(folder / "encoder")
     for split in ("train", "valid"):
         reporter.stage(f"encode {split}", windows[split])
         parts = (encoder.encode(table) for table in _counted(_read(retrieved, split), reporter))
-        splits[split] = EncodedDataset.write(folder / split, encoder.layout, len(config.tasks), parts)
+        EncodedDataset.write(folder / split, encoder.layout, len(config.tasks), parts)
     shutil.rmtree(retrieved)
-    return Prepared(encoder, splits["train"], splits["valid"], snapshot)
 
 
 def _check_split(config: ProjectConfig, snapshot: Snapshot) -> None:

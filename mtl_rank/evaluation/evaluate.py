@@ -22,6 +22,10 @@ from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 
 
+class EmptyWindow(DataError):
+    """No labelled row lies in the window."""
+
+
 @dataclass(frozen=True)
 class Window:
     """The rows to measure: start <= event_timestamp < end, None = open."""
@@ -97,7 +101,7 @@ def evaluate(
         done += table.height
         reporter.advance(done)
     if not done:
-        raise DataError(
+        raise EmptyWindow(
             f"split {window.name}: no example between {window.start} and {window.end or 'the end'}; "
             f"they run from {snapshot.first} to {snapshot.last}"
         )
@@ -132,15 +136,23 @@ def _group_ids(values: pl.Series) -> npt.NDArray[np.int64]:
 def _truth(config: ProjectConfig, project: Path, keys: pl.Series) -> dict[str, Doubles]:
     """True values of each task in the order of `keys`, NaN where they are unknown; {} without the file."""
     assert config.truth is not None
-    path = project / config.truth.path
+    path, key = project / config.truth.path, config.truth.key
     if not path.is_file() or keys.dtype == pl.Null:
         return {}
-    table = pl.read_parquet(path)
-    if config.truth.key not in table.columns:
+    try:
+        table = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"truth: {path} cannot be read: {str(error).splitlines()[0]}") from None
+    if key not in table.columns:
+        raise DataError(f"truth: {path} has no column {key!r}; {did_you_mean(key, table.columns)}")
+    if table[key].is_duplicated().any():
+        raise DataError(f"truth: {path} has several rows for one {key}")
+    try:
+        joined = keys.to_frame().join(table, on=key, how="left", maintain_order="left")
+    except pl.exceptions.SchemaError:
         raise DataError(
-            f"{path}: no column {config.truth.key!r}; {did_you_mean(config.truth.key, table.columns)}"
-        )
-    joined = keys.to_frame().join(table, on=config.truth.key, how="left", maintain_order="left")
+            f"truth: {key} is {table[key].dtype} in {path} and {keys.dtype} in the examples"
+        ) from None
     return {
         name: joined[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         for name in config.tasks

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mtl_rank.nn.layout import Batch, Layout
 
@@ -19,28 +18,25 @@ class Embeddings(nn.Module):
     def __init__(self, layout: Layout, std: float = 0.01) -> None:
         super().__init__()
         self.layout = layout
-        self.tables = nn.ParameterList(
-            nn.Parameter(torch.randn(rows, dim) * std)
-            for rows, dim in zip(layout.rows, layout.dims, strict=True)
+        self.tables = nn.ModuleList(
+            nn.Embedding(rows, dim, sparse=True) for rows, dim in zip(layout.rows, layout.dims, strict=True)
         )
         self._columns = [layout.columns_of(table) for table in range(len(layout.dims))]
         with torch.no_grad():
-            ranges = [(c.table, c.offset) for c in layout.ids] + [
-                (c.table, c.offset) for c in layout.sequences
-            ]
-            for table, offset in ranges:
-                self.tables[table][offset : offset + 2] = 0
+            for table in self.tables.parameters():
+                table.normal_(std=std)
+            ranges = {(column.table, column.offset) for column in (*layout.ids, *layout.sequences)}
+            for number, offset in ranges:
+                self.tables[number].weight[offset : offset + 2] = 0
 
     def forward(self, ids: Tensor) -> list[Tensor]:
         """One tensor (B, columns, dim) per table, in the order of `layout.ids`."""
-        return [
-            F.embedding(ids[:, columns], table, sparse=True)
-            for columns, table in zip(self._columns, self.tables, strict=True)
-        ]
+        return [table(ids[:, columns]) for columns, table in zip(self._columns, self.tables, strict=True)]
 
     def look_up(self, sequence: int, ids: Tensor) -> Tensor:
         """Embeddings of one sequence input: (B, L) -> (B, L, dim)."""
-        return F.embedding(ids, self.tables[self.layout.sequences[sequence].table], sparse=True)
+        embedded: Tensor = self.tables[self.layout.sequences[sequence].table](ids)
+        return embedded
 
 
 def padding_mask(batch: Batch, layout: Layout, sequence: int) -> Tensor:

@@ -26,9 +26,10 @@ class History(L.Callback):
         self._reporter = reporter
         self._start = time.monotonic()
         self._rows_done = 0
+        self._seconds_before = 0.0
         self._mark = (self._start, 0)
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: RankingModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, pl_module: RankingModule) -> None:  # type: ignore[override]
         names = [target.name for target in pl_module.targets]
         steps = [f"{kind}/{name}" for kind in ("loss", "lambda", "share") for name in names]
         self._columns = [
@@ -39,10 +40,15 @@ class History(L.Callback):
             *steps,
             *monitored_names(pl_module.targets),
         ]
-        with self._path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(self._columns)
+        self._start_file(trainer.global_step)
         self._start = time.monotonic()
         self._mark = (self._start, 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._seconds_before = state_dict["seconds"]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epochs = trainer.max_epochs
@@ -68,8 +74,22 @@ class History(L.Callback):
         self._reporter.say(f"epoch {trainer.current_epoch + 1}: {shown}")
 
     def _position(self, trainer: L.Trainer) -> dict[str, float]:
-        seconds = round(time.monotonic() - self._start, 3)
-        return {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": seconds}
+        return {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": self._seconds()}
+
+    def _seconds(self) -> float:
+        """Time spent training, that before the last checkpoint included."""
+        return round(self._seconds_before + time.monotonic() - self._start, 3)
+
+    def _start_file(self, step: int) -> None:
+        """A header; after a resume also the rows up to the checkpoint, since what followed happens again."""
+        kept: list[dict[str, str]] = []
+        if step and self._path.exists():
+            with self._path.open(newline="", encoding="utf-8") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        with self._path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(kept)
 
     def _step_row(self, trainer: L.Trainer, pl_module: RankingModule) -> dict[str, float]:
         assert pl_module.losses is not None
@@ -101,6 +121,17 @@ class BestWeights(L.Callback):
         self._patience = patience
         self.best_epoch = 0
         self.best: dict[str, float] = {}
+        self._stopped = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_epoch": self.best_epoch, "best": self.best, "stopped": self._stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_epoch, self.best = state_dict["best_epoch"], state_dict["best"]
+        self._stopped = state_dict["stopped"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self._stopped
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: RankingModule) -> None:  # type: ignore[override]
         value = pl_module.valid[self._monitor]
@@ -111,4 +142,4 @@ class BestWeights(L.Callback):
             save_file(state, partial)
             partial.replace(self._path)
         elif trainer.current_epoch - self.best_epoch >= self._patience:
-            trainer.should_stop = True
+            trainer.should_stop = self._stopped = True

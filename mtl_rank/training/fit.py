@@ -1,10 +1,15 @@
 """The only place that builds a Trainer."""
 
 import logging
+import signal
+import threading
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import lightning as L
 import torch
@@ -17,6 +22,7 @@ from mtl_rank.data.labels import Target
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.progress import Reporter
 from mtl_rank.training.callbacks import BestWeights, History
+from mtl_rank.training.checkpoints import Checkpoints, newest_checkpoint
 from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.module import RankingModule
 from mtl_rank.training.weighting import build_weighting
@@ -45,7 +51,11 @@ def fit(
     folder: Path,
     reporter: Reporter,
 ) -> FitResult:
-    """Train the configured network; leaves model.safetensors (best epoch) and history.csv in `folder`."""
+    """Train the configured network; leaves model.safetensors (best epoch) and history.csv in `folder`.
+
+    Continues from the newest checkpoint in `folder`, if there is one: same batches, same state, same numbers.
+    Raises TrainingInterrupted on Ctrl-C, after a checkpoint was written.
+    """
     L.seed_everything(config.fit.seed, verbose=False)
     network = build_network(config.model, encoder.layout, prior_logits(encoder.targets))
     module = RankingModule(
@@ -58,17 +68,24 @@ def fit(
     batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(train.rows)
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
     precision = choose_precision(config.fit.precision, config.fit.accelerator)
-    trainer = _trainer(config, precision, [History(folder / "history.csv", reporter), best])
+    checkpoints = Checkpoints(folder / "checkpoints", config.fit.checkpoint_minutes)
+    trainer = _trainer(config, precision, [History(folder / "history.csv", reporter), best, checkpoints])
+    newest = newest_checkpoint(folder / "checkpoints", reporter)
+    if newest is not None:
+        reporter.say(f"continuing from {newest.name}")
     start = time.monotonic()
     with warnings.catch_warnings():
-        # Batches come whole from memory-mapped arrays: there are no workers to add and no length to guess.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
         # Lightning 2.6 asks torch 2.13 an old question.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        trainer.fit(module, RankingDataModule(train, valid, batch_size, config.fit.seed))
+        with _stopping(checkpoints):
+            trainer.fit(
+                module,
+                RankingDataModule(train, valid, batch_size, config.fit.seed),
+                ckpt_path=newest,
+                weights_only=True,
+            )
     seconds = time.monotonic() - start
-    of_tables = sum(table.numel() for table in network.embeddings.tables)
+    of_tables = sum(table.numel() for table in network.embeddings.parameters())
     return FitResult(
         epochs=trainer.current_epoch,
         best_epoch=best.best_epoch,
@@ -80,6 +97,25 @@ def fit(
         seconds=seconds,
         rows_per_second=trainer.current_epoch * train.rows / seconds,
     )
+
+
+@contextmanager
+def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
+    """Ctrl-C lets the step end and writes a checkpoint; a second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        checkpoints.interrupted = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def prior_logits(targets: tuple[Target, ...]) -> torch.Tensor:

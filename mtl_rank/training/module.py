@@ -3,6 +3,7 @@
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from mtl_rank.config import Fit
@@ -10,7 +11,7 @@ from mtl_rank.data.labels import Target
 from mtl_rank.nn.layout import Batch
 from mtl_rank.nn.network import RankingNetwork
 from mtl_rank.training.losses import TaskLosses
-from mtl_rank.training.optim import RankingOptimizer
+from mtl_rank.training.optim import RankingOptimizer, learning_rate_factor
 from mtl_rank.training.validation import validation_metrics
 from mtl_rank.training.weighting import Weighted
 
@@ -62,15 +63,26 @@ class RankingModule(L.LightningModule):
         self._labels.clear()
         self.valid = validation_metrics(logits, labels, self.targets)
 
-    def configure_optimizers(self) -> RankingOptimizer:
-        tables = list(self.network.embeddings.tables)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        options = self.options
+        tables = list(self.network.embeddings.tables.parameters())
         of_table = {id(table) for table in tables}
-        return RankingOptimizer(
+        optimizer = RankingOptimizer(
             dense=[p for p in self.network.parameters() if id(p) not in of_table],
             tables=tables,
             undecayed=self.weighting.parameters(),
-            lr=self.options.lr,
-            weight_decay=self.options.weight_decay,
-            table_lr=self.options.embedding_lr,
-            table_l2=self.options.embedding_l2,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            table_lr=options.embedding_lr,
+            table_l2=options.embedding_l2,
+            table_rule=options.embedding_optimizer,
+            clip_norm=options.clip_norm,
         )
+        if options.schedule == "constant" and not options.warmup_steps:
+            return optimizer
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(step, total, options.warmup_steps, options.schedule),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

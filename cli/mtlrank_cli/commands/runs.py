@@ -37,7 +37,7 @@ def command(
         rows.append(
             (
                 run.id,
-                info["status"],
+                run.status(),
                 ",".join(info["tasks"]),
                 info["model"],
                 info["weighting"],

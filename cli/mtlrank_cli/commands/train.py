@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mtl_rank.errors import ConfigError
 from mtlrank_cli.commands.evaluate import print_evaluation
 from mtlrank_cli.context import project_folder
 from mtlrank_cli.output import print_json, print_line
@@ -27,15 +28,26 @@ def command(
         list[str] | None,
         typer.Option("--set", help="Any key of mtlrank.yaml, such as model.experts=8; repeat."),
     ] = None,
+    resume_run: Annotated[
+        str | None,
+        typer.Option(
+            "--resume", help="Continue this run from its last checkpoint; `latest` = the last unfinished."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a model on the project's examples and measure it on the test window."""
     overrides = _overrides(model, weighting, lambdas or [], settings or [])
+    if resume_run is not None and (overrides or tasks is not None):
+        raise ConfigError("--resume continues a run as it was configured; leave out the other options")
     folder = project_folder(context)
-    from mtl_rank import train
+    from mtl_rank import resume, train
 
     with progress() as reporter:
-        run = train(folder, tasks.split(",") if tasks is not None else None, overrides, reporter)
+        if resume_run is not None:
+            run = resume(folder, None if resume_run == "latest" else resume_run, reporter)
+        else:
+            run = train(folder, tasks.split(",") if tasks is not None else None, overrides, reporter)
     metrics = run.metrics()
     if as_json:
         print_json({"run": run.id, "folder": str(run.folder), **run.info(), "metrics": metrics})
@@ -49,7 +61,6 @@ def _overrides(
     model: str | None, weighting: str | None, lambdas: list[str], settings: list[str]
 ) -> dict[str, Any]:
     from mtl_rank.config import parse_settings
-    from mtl_rank.errors import ConfigError
 
     overrides = parse_settings(settings)
     if model is not None:

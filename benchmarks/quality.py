@@ -1,0 +1,92 @@
+"""Quality with default settings: KuaiRand (mean of seeds, live against frozen counts) and the simulated shop.
+
+Prints the tables of docs/quality.md. Usage: python benchmarks/quality.py [--seeds 3] [--shop-rows 500000]
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mtl_rank as mr
+from mtl_rank.datasets.projects import create_project
+from mtl_rank.datasets.shop import simulate_shop
+from mtl_rank.progress import Silent
+
+ROOT = Path(__file__).resolve().parents[1]
+KUAIRAND_TASKS = ["ctr", "cvr", "like"]
+SERVICES = ["ranking_frozen_v1", "ranking_live_v1"]
+
+
+class Say(Silent):
+    """Keeps the long wait visible: one line per stage."""
+
+    def stage(self, name: str, total: int | None) -> None:
+        print(f"  {name}", flush=True)
+
+
+def kuairand(source: Path, seeds: int, settings: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "kuairand"
+        create_project(project, "kuairand", source, Silent())
+        for service in SERVICES:
+            runs = []
+            for seed in range(1, seeds + 1):
+                print(f"kuairand {service} seed {seed}", flush=True)
+                chosen = {**settings, "feature_service": service, "fit.seed": seed}
+                runs.append(mr.train(project, KUAIRAND_TASKS, chosen, Say()))
+            valid = [run.metrics()["valid"]["valid/ne"] for run in runs]
+            print(f"\n### {service}: mean validation NE {np.mean(valid):.4f} (sd {np.std(valid):.4f})\n")
+            print("| output | test AUC | GAUC by user | NE | calibration |\n|---|---|---|---|---|")
+            for name in [*KUAIRAND_TASKS, "ctcvr"]:
+                numbers = [run.metrics()["test"]["tasks"][name] for run in runs]
+                cells = []
+                for key in ("auc", "gauc", "ne", "calibration"):
+                    values = [n[key] for n in numbers]
+                    cells.append(f"{np.mean(values):.4f} ± {np.std(values):.4f}")
+                print(f"| {name} | {' | '.join(cells)} |")
+            print(flush=True)
+
+
+def shop(rows: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "shop"
+        create_project(project, "shop", None, Silent())
+        summary = simulate_shop(project / "data", rows, seed=7)
+        print(f"shop of {rows:,} impressions simulated in {summary.seconds:.0f} s", flush=True)
+        run = mr.train(project, ["ctr", "cvr"], None, Say())
+        print(f"\n### Shop, {rows:,} impressions, seed 7\n")
+        print("| output | test AUC | attainable | share of the way from 0.5 | NE | calibration |")
+        print("|---|---|---|---|---|---|")
+        for name, n in run.metrics()["test"]["tasks"].items():
+            share = (n["auc"] - 0.5) / (n["attainable_auc"] - 0.5)
+            print(
+                f"| {name} | {n['auc']:.4f} | {n['attainable_auc']:.4f} | {share:.1%} "
+                f"| {n['ne']:.4f} | {n['calibration']:.3f} |"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--shop-rows", type=int, default=500_000)
+    parser.add_argument("--only", choices=["kuairand", "shop"])
+    parser.add_argument("--set", action="append", default=[], help="settings for KuaiRand, as in mtlrank train")
+    options = parser.parse_args()
+    source = Path(os.environ.get("MTLRANK_KUAIRAND", ROOT.parent / "shared" / "kuairand"))
+    if options.only != "shop":
+        if source.is_dir():
+            from mtl_rank.config import parse_settings
+
+            kuairand(source, options.seeds, parse_settings(options.set))
+        else:
+            print(f"KuaiRand is not at {source}: skipped (set MTLRANK_KUAIRAND)")
+    if options.only != "kuairand":
+        shop(options.shop_rows)
+
+
+if __name__ == "__main__":
+    main()

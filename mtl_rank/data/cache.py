@@ -1,0 +1,161 @@
+"""Prepared data by the fingerprint of all it was made from: made once, reused while nothing changed."""
+
+import fcntl
+import hashlib
+import json
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mtl_rank.config import ProjectConfig
+from mtl_rank.data.encoded import EncodedDataset
+from mtl_rank.data.encoder import FORMAT_VERSION, FeatureEncoder
+from mtl_rank.data.prepare import encode_splits, example_columns
+from mtl_rank.errors import MtlRankError
+from mtl_rank.features.repository import FeatureRepository
+from mtl_rank.features.snapshot import Snapshot, snapshot_rows
+from mtl_rank.features.state import source_state
+from mtl_rank.progress import Reporter
+
+CACHE = "cache"
+_LOCKS = "locks"
+_PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training needs. fingerprint: the name of the cache entry."""
+
+    fingerprint: str
+    encoder: FeatureEncoder
+    train: EncodedDataset
+    valid: EncodedDataset
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One prepared data set on disk. size: bytes."""
+
+    fingerprint: str
+    size: int
+    rows: dict[str, int]
+    used_at: datetime
+
+
+def prepared(
+    config: ProjectConfig, project: Path, repository: FeatureRepository, reporter: Reporter
+) -> Prepared:
+    """The training and validation windows, encoded: from the cache when nothing they depend on has changed.
+
+    A killed preparation leaves nothing that is taken for a finished one; two at once, the second waits and
+    then finds the work done. Rows of the test window are never read.
+
+    Raises MtlRankError for input that cannot be trained on.
+    """
+    cache = project / CACHE
+    (cache / _LOCKS).mkdir(parents=True, exist_ok=True)
+    with _scratch(cache) as scratch:
+        snapshot = snapshot_rows(
+            config.examples,
+            project,
+            example_columns(config, repository),
+            scratch / "examples.parquet",
+            before=config.split.test,
+        )
+        fingerprint = _fingerprint(config, repository, snapshot)
+        folder = cache / fingerprint
+        with _locked(cache / _LOCKS / fingerprint, reporter):
+            if folder.is_dir():
+                found = _open(folder, config, reporter)
+                if found is not None:
+                    reporter.say(f"prepared data {fingerprint} reused")
+                    (folder / "used").touch()
+                    return found
+            partial = folder.with_name(fingerprint + _PARTIAL)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            encode_splits(config, repository, snapshot, partial, reporter)
+            (partial / "used").touch()
+            partial.rename(folder)
+        opened = _open(folder, config, reporter)
+        assert opened is not None
+        return opened
+
+
+def list_cache(project: Path) -> list[CacheEntry]:
+    """The finished entries, the last used first."""
+    found = []
+    for folder in (project / CACHE).glob("*"):
+        if folder.name == _LOCKS or folder.suffix or not (folder / "used").exists():
+            continue
+        rows = {
+            split: json.loads((folder / split / "manifest.json").read_text(encoding="utf-8"))["rows"]
+            for split in ("train", "valid")
+        }
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        used = datetime.fromtimestamp((folder / "used").stat().st_mtime, UTC)
+        found.append(CacheEntry(folder.name, size, rows, used))
+    return sorted(found, key=lambda entry: entry.used_at, reverse=True)
+
+
+def clear_cache(project: Path) -> int:
+    """Remove all prepared data that no preparation is working on; returns the bytes freed."""
+    freed = sum(entry.size for entry in list_cache(project))
+    shutil.rmtree(project / CACHE, ignore_errors=True)
+    return freed
+
+
+def _open(folder: Path, config: ProjectConfig, reporter: Reporter) -> Prepared | None:
+    """The entry; None, and it is gone, when it is damaged."""
+    try:
+        encoder = FeatureEncoder.load(folder / "encoder")
+        splits = [
+            EncodedDataset.open(folder / split, encoder.layout, len(config.tasks))
+            for split in ("train", "valid")
+        ]
+    except MtlRankError as error:
+        reporter.say(f"prepared data is made again: {error}")
+        shutil.rmtree(folder)
+        return None
+    return Prepared(folder.name, encoder, *splits)
+
+
+def _fingerprint(config: ProjectConfig, repository: FeatureRepository, snapshot: Snapshot) -> str:
+    sources = source_state(repository)
+    if sources is None:
+        # A warehouse may have changed since: this preparation belongs to one run alone.
+        return secrets.token_hex(8)
+    facts = {
+        "format": FORMAT_VERSION,
+        "rows": [snapshot.rows, snapshot.digest],
+        "columns": dict(snapshot.columns),
+        "schema": repository.schema.model_dump(mode="json"),
+        "sources": sources,
+        "valid": config.split.valid.isoformat(),
+        "tasks": {name: task.model_dump(mode="json") for name, task in config.tasks.items()},
+        "dim": config.model.dim,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="snapshot", suffix=_PARTIAL, dir=cache) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _locked(path: Path, reporter: Reporter) -> Iterator[None]:
+    """Hold the file lock `path`; the kernel frees it when its holder dies."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            reporter.say("another process is preparing the same data; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,60 @@
+"""What the features of a service depend on, so that prepared data is never reused after a change."""
+
+import glob
+import hashlib
+from pathlib import Path
+from urllib.parse import urlparse
+
+import feast
+from feast.data_source import DataSource
+from feast.infra.offline_stores.file_source import FileSource
+
+from mtl_rank.features.duckdb_source import DuckDBSource
+from mtl_rank.features.repository import FeatureRepository
+
+
+def source_state(repository: FeatureRepository) -> list[str] | None:
+    """One line per definition and per source file of the service; equal lists mean equal features.
+
+    None when a source is elsewhere (a warehouse, an object store), where a change cannot be seen from here.
+    """
+    lines: list[str] = []
+    for view in _views(repository):
+        # The specification without `meta`, which changes with every `feast apply`.
+        spec = view.to_proto().spec.SerializeToString(deterministic=True)
+        lines.append(f"view {view.name} {hashlib.sha256(spec).hexdigest()}")
+        source = getattr(view, "batch_source", None)
+        if source is None:
+            continue
+        files = _files(source, repository.path)
+        if files is None:
+            return None
+        lines += files
+    return sorted(set(lines))
+
+
+def _views(repository: FeatureRepository) -> list[feast.base_feature_view.BaseFeatureView]:
+    store = repository.store
+    found = {}
+    for projection in repository.service.feature_view_projections:
+        view = store.registry.get_any_feature_view(projection.name, store.project)
+        found[view.name] = view
+        for source in getattr(view, "source_feature_view_projections", {}).values():
+            found[source.name] = store.registry.get_any_feature_view(source.name, store.project)
+    return list(found.values())
+
+
+def _files(source: DataSource, base: Path) -> list[str] | None:
+    """Name, size and time of change of every file of a source; None for one that is not on this machine."""
+    if not isinstance(source, FileSource | DuckDBSource) or urlparse(str(source.path)).netloc:
+        return None
+    path = base / str(source.path)
+    if path.is_dir():
+        files = [file for file in path.rglob("*") if file.is_file()]
+    elif path.exists():
+        # A database that was not closed keeps its last changes in a file beside it.
+        files = [path, path.with_name(path.name + ".wal")]
+    else:
+        files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207, an absolute pattern
+    stats = [(file, file.stat()) for file in sorted(files) if file.exists()]
+    return [f"file {file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats]
