@@ -23,6 +23,8 @@ def create_project(folder: Path, template: str, source: Path | None, reporter: R
     """
     if template not in TEMPLATES:
         raise ConfigError(f"--template: there is no {template!r}; {did_you_mean(template, TEMPLATES)}")
+    if template != "kuairand" and source is not None:
+        raise ConfigError(f"--source: template {template} brings its own data; leave it out")
     if template == "kuairand":
         if source is None:
             raise ConfigError("--template kuairand: needs --source, the folder with the published files")
@@ -58,7 +60,10 @@ def _copy_shop(folder: Path) -> None:
         raise MtlRankError(f"{folder} is not an empty folder; give a new one, nothing is overwritten")
     origin = _shop_template()
     folder = folder.resolve()
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MtlRankError(f"{folder.parent} cannot be made: {error.strerror}") from None
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         project = Path(scratch) / "project"
         project.mkdir()

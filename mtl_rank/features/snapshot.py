@@ -79,10 +79,10 @@ def snapshot_rows(
         raise DataError(f"{shown}: {first_line(error)}") from error
     finally:
         con.close()
-    return _opened(out, shown)
+    return _opened(out, shown, before)
 
 
-def _opened(path: Path, shown: str) -> Snapshot:
+def _opened(path: Path, shown: str, before: datetime | None) -> Snapshot:
     with Engine().connect() as con:
         written = con.read_parquet(str(path))
         columns = dict(zip(written.columns, map(str, written.types), strict=True))
@@ -92,7 +92,7 @@ def _opened(path: Path, shown: str) -> Snapshot:
             f"sum(hash({quote_all(columns)})::HUGEINT)"
         ).fetchall()
     if count == 0:
-        raise DataError(f"{shown}: has no rows")
+        raise DataError(f"{shown}: has no rows" + (f" before {before}" if before is not None else ""))
     if timed < count:
         raise DataError(f"{shown}: {count - timed} of {count} rows have no event_timestamp")
     return Snapshot(path, count, _utc(first), _utc(last), columns, str(digest))
