@@ -1,139 +1,233 @@
 """The point-in-time join, written as SQL for DuckDB.
 
-For every entity row the newest feature row with `timestamp <= t` and `timestamp + ttl >= t` is taken, both bounds
-inclusive. Rows of equal timestamp are decided by the created column. The work is a sort of each side, so it grows
-with the number of entity rows plus the number of feature rows, never with their product.
+For every entity row the newest feature row with `timestamp <= t` and `timestamp + ttl >= t` is taken, both
+bounds inclusive; the created column decides between rows of equal timestamp, and the position in the source
+between rows equal in both. The join works on narrow columns alone:
+
+1. `keys <n>`: a small integer for every key of the entity rows, so that neither strings nor pairs are sorted;
+2. `times`: position, time and key integers of every entity row;
+3. `history <n>`: key integer and rank of the feature rows of a view, for the keys that are asked for;
+4. `matched`: one ASOF join per view gives the position of the feature row of each entity row.
+
+`fetch` then reads the wide columns at the matched positions. The cost is that of sorting each side once: it grows
+with entity rows plus feature rows, never with their product.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mtl_rank.features.sql import quote
+from mtl_rank.features.ranks import Rank
+from mtl_rank.features.relations import Relation
+from mtl_rank.features.sql import instant as instant
+from mtl_rank.features.sql import quote, quote_all
 
 _MICROSECOND = timedelta(microseconds=1)
+_ALWAYS = -(2**63)
 
 
 @dataclass(frozen=True)
 class View:
     """One feature view in the join.
 
-    table: the name the source is registered under.
     keys: (entity column, source column) pairs; empty for a view without entities.
-    timestamp, created: source columns; created decides between rows of equal timestamp.
+    timestamp, created: source columns.
     ttl: how long a value stays valid; None or zero = for ever.
     features: (source column, output column) pairs.
     """
 
-    table: str
+    source: Relation
     keys: tuple[tuple[str, str], ...]
     timestamp: str
     created: str | None
     ttl: timedelta | None
     features: tuple[tuple[str, str], ...]
 
+    @property
+    def entity_keys(self) -> tuple[str, ...]:
+        """The columns of the entity rows that this view is joined on."""
+        return tuple(key for key, _ in self.keys)
+
+    @property
+    def position(self) -> str:
+        """SQL of the position of a row in the source."""
+        if self.source.position is None:
+            raise ValueError(f"{self.source.label}: copy its rows first, they have no position")
+        return self.source.position
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the source that the join reads."""
+        times = (self.timestamp, self.created) if self.created else (self.timestamp,)
+        names = [*(source for _, source in self.keys), *times, *(source for source, _ in self.features)]
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def ttl_microseconds(self) -> int | None:
+        """The time to live in the resolution of every timestamp here."""
+        return self.ttl // _MICROSECOND if self.ttl else None
+
 
 @dataclass(frozen=True)
 class Rows:
-    """The entity rows: the name they are registered under, their columns in order and which of them is the time."""
+    """The entity rows: their table, its columns in order, and which of them is the time."""
 
     table: str
     columns: tuple[str, ...]
     timestamp: str
 
 
-def instant(column: str) -> str:
-    """SQL of a column as a point in time in UTC, in microseconds. A time without a zone means UTC."""
-    return f"CAST({column} AS TIMESTAMPTZ)"
+@dataclass(frozen=True)
+class Window:
+    """Times after `after` and up to `upto`, in microseconds; None = unbounded."""
+
+    after: int | None = None
+    upto: int | None = None
+
+    def holds(self, microseconds: str) -> str:
+        """SQL that is true inside the window."""
+        bounds = []
+        if self.after is not None:
+            bounds.append(f"{microseconds} > {self.after}")
+        if self.upto is not None:
+            bounds.append(f"{microseconds} <= {self.upto}")
+        return " AND ".join(bounds) or "TRUE"
 
 
-def point_in_time_join(rows: Rows, views: Sequence[View], *, filter_by_created: bool = False) -> str:
-    """SQL giving every entity row, in its order, with the features known at its time.
+def number_keys(rows: Rows, keys: Sequence[str], number: int) -> str:
+    """Creates `keys <number>`: an integer `id` for every distinct key of the entity rows."""
+    known = " AND ".join(f"{quote(key)} IS NOT NULL" for key in keys)
+    distinct = f"SELECT DISTINCT {quote_all(keys)} FROM {quote(rows.table)} WHERE {known}"
+    return (
+        f"CREATE TABLE {quote(f'keys {number}')} AS "
+        f"SELECT *, CAST(row_number() OVER () AS BIGINT) AS id FROM ({distinct})"
+    )
 
-    Columns: those of the entity rows, then the output columns of the views in order.
-    filter_by_created: a feature row counts only when also `created <= t`.
+
+def number_rows(rows: Rows, key_sets: Sequence[tuple[str, ...]]) -> str:
+    """Creates `times`: position r (from 0), time t in microseconds and `id <n>` of every entity row."""
+    columns = dict.fromkeys(key for keys in key_sets for key in keys)
+    time = f"epoch_us({instant(quote(rows.timestamp))}) AS t"
+    numbered = ", ".join(["row_number() OVER () - 1 AS r", time, *map(quote, columns)])
+    select, joins = ["e.r", "e.t"], []
+    for number, keys in enumerate(key_sets):
+        table, identity = quote(f"keys {number}"), "CAST(0 AS BIGINT)"
+        if keys:
+            identity = f"{table}.id"
+            on = " AND ".join(f"e.{quote(key)} = {table}.{quote(key)}" for key in keys)
+            joins.append(f"LEFT JOIN {table} ON {on}")
+        select.append(f"{identity} AS {quote(f'id {number}')}")
+    source = f"(SELECT {numbered} FROM {quote(rows.table)}) AS e {' '.join(joins)}"
+    return f"CREATE TABLE times AS SELECT {', '.join(select)} FROM {source}"
+
+
+def history(
+    view: View,
+    rank: Rank,
+    key_set: int,
+    window: Window,
+    *,
+    from_created: bool = False,
+    carried: str | None = None,
+) -> str:
+    """SQL of the feature rows that became known in a window: `id`, `rank`, and `known` when from_created.
+
+    from_created: a row is known from the later of timestamp and created on, not from timestamp on.
+    carried: a table of `id` and `rank`, the newest row of each key from before the window.
     """
-    row = quote(_unused("__row", rows.columns))
+    ts = f"epoch_us({instant(f's.{quote(view.timestamp)}')})"
+    created = f"epoch_us({instant(f's.{quote(view.created)}')})" if view.created else None
+    from_created = from_created and created is not None
+    known = f"greatest({ts}, {created})" if from_created else ts
+    joins, identity = "", "CAST(0 AS BIGINT)"
+    if view.keys:
+        identity = "k.id"
+        on = " AND ".join(f"s.{quote(source)} = k.{quote(entity)}" for entity, source in view.keys)
+        joins = f" JOIN {quote(f'keys {key_set}')} AS k ON {on}"
+    where = [window.holds(known), f"{ts} IS NOT NULL"]
+    if from_created:
+        where.append(f"{created} IS NOT NULL")
+    select = f"SELECT {identity} AS id, {rank.pack(ts, created, view.position)} AS rank"
+    if from_created:
+        select += f", {known} AS known"
+    sql = f"{select} FROM {view.source.sql} AS s{joins} WHERE {' AND '.join(where)}"
+    if carried:
+        sql += f" UNION ALL SELECT id, rank{f', {_ALWAYS}' if from_created else ''} FROM {quote(carried)}"
+    if from_created:
+        # The answer at time t is the greatest rank among the rows known by t: a running maximum. The frame takes
+        # in rows that became known at the same time, so that any of them carries the answer.
+        sql = f"SELECT id, known, max(rank) OVER (PARTITION BY id ORDER BY known) AS rank FROM ({sql})"
+    return sql
+
+
+def newest(table: str) -> str:
+    """SQL of the newest row of each key of a history: what the next window starts from."""
+    return f"SELECT id, max(rank) AS rank FROM {quote(table)} GROUP BY id"
+
+
+def match(
+    views: Sequence[View],
+    ranks: Sequence[Rank],
+    key_sets: Sequence[int],
+    histories: Sequence[str],
+    window: Window,
+    *,
+    from_created: bool = False,
+) -> str:
+    """SQL of r and `row <n>`, the position in the source of each view's feature row, for the rows in a window.
+
+    histories: SQL of one relation per view, as `history` gives it.
+    """
+    select, joins = ["e.r"], []
+    for number, (view, rank, key_set, relation) in enumerate(
+        zip(views, ranks, key_sets, histories, strict=True)
+    ):
+        side = quote(f"h{number}")
+        value = f"{side}.rank"
+        known = f"e.t >= {side}.known" if from_created and view.created else f"{rank.beyond('e.t')} > {value}"
+        position = rank.position(value)
+        if view.ttl_microseconds:
+            age = f"e.t - {rank.timestamp(value)}"
+            position = f"CASE WHEN {age} <= {view.ttl_microseconds} THEN {position} END"
+        select.append(f"{position} AS {quote(f'row {number}')}")
+        joins.append(
+            f"ASOF LEFT JOIN {relation} AS {side} ON e.{quote(f'id {key_set}')} = {side}.id AND {known}"
+        )
+    times = f"(SELECT * FROM times WHERE {window.holds('t')})" if window != Window() else "times"
+    return f"SELECT {', '.join(select)} FROM {times} AS e {' '.join(joins)}"
+
+
+def fetch(rows: Rows, views: Sequence[View], table: str, offset: int, count: int) -> str:
+    """SQL of `count` entity rows from `offset` on, held in `table`, with their features, in order."""
     select = [f"e.{quote(column)}" for column in rows.columns]
     joins = []
-    for index, view in enumerate(views):
-        side = quote(f"view {index}")
-        on = [f"e.{quote(key)} = {side}.{quote(f'key {i}')}" for i, (key, _) in enumerate(view.keys)]
-        on.append(f"e.{quote(rows.timestamp)} >= {side}.visible")
-        joins.append(f"ASOF LEFT JOIN ({_history(view, filter_by_created)}) AS {side} ON {' AND '.join(on)}")
-        for i, (_, output) in enumerate(view.features):
-            value = f"{side}.{quote(f'feature {i}')}"
-            if view.ttl:
-                age = f"epoch_us(e.{quote(rows.timestamp)}) - epoch_us({side}.ts)"
-                value = f"CASE WHEN {age} <= {view.ttl // _MICROSECOND} THEN {value} END"
-            select.append(f"{value} AS {quote(output)}")
-    time = quote(rows.timestamp)
-    numbered = f"SELECT * REPLACE ({instant(time)} AS {time}), row_number() OVER () AS {row} FROM {quote(rows.table)}"
-    return f"SELECT {', '.join(select)} FROM ({numbered}) AS e {' '.join(joins)} ORDER BY e.{row}"
-
-
-def latest(view: View, columns: Sequence[tuple[str, str]], where: str) -> str:
-    """SQL of the newest row of every key among the rows of the source that satisfy `where`.
-
-    columns: (source column or SQL, output column) pairs.
-    """
-    select = ", ".join(f"{sql} AS {quote(output)}" for sql, output in columns)
-    partition = ", ".join(quote(source) for _, source in view.keys)
-    over = f"{f'PARTITION BY {partition} ' if partition else ''}ORDER BY {_newest_first(view)}"
-    return f"SELECT {select} FROM {quote(view.table)} WHERE {where} QUALIFY row_number() OVER ({over}) = 1"
-
-
-def _newest_first(view: View) -> str:
-    order = [f"{instant(quote(view.timestamp))} DESC NULLS LAST"]
-    if view.created:
-        order.append(f"{instant(quote(view.created))} DESC NULLS LAST")
-    return ", ".join(order)
-
-
-def _history(view: View, filter_by_created: bool) -> str:
-    """SQL of a source ready for the join: `visible`, `ts`, one row per key and visible time."""
-    keys = [f"{quote(source)} AS {quote(f'key {i}')}" for i, (_, source) in enumerate(view.keys)]
-    features = [f"{quote(source)} AS {quote(f'feature {i}')}" for i, (source, _) in enumerate(view.features)]
-    ts = instant(quote(view.timestamp))
-    partition = ", ".join([quote(source) for _, source in view.keys] + [ts])
-    select = ", ".join([*keys, *features, f"{ts} AS ts", f"{ts} AS visible"])
-    if not (filter_by_created and view.created):
-        order = f"{instant(quote(view.created))} DESC NULLS LAST" if view.created else ts
-        return (
-            f"SELECT {select} FROM {quote(view.table)} "
-            f"QUALIFY row_number() OVER (PARTITION BY {partition} ORDER BY {order}) = 1"
+    for number, view in enumerate(views):
+        side, row = quote(f"f{number}"), quote(f"row {number}")
+        names = [
+            f"{view.source.value(source)} AS {quote(f'v{i}')}" for i, (source, _) in enumerate(view.features)
+        ]
+        select += [
+            f"{side}.{quote(f'v{i}')} AS {quote(output)}" for i, (_, output) in enumerate(view.features)
+        ]
+        position = view.position
+        wanted = f"SELECT {position} AS pos, {', '.join(names)} FROM {view.source.sql} AS s"
+        joins.append(
+            f"LEFT JOIN ({wanted} WHERE {position} IN (SELECT {row} FROM m)) AS {side} ON m.{row} = {side}.pos"
         )
-    return _visible_history(view)
-
-
-def _visible_history(view: View) -> str:
-    """SQL of a source when a row is only known from `greatest(ts, created)` on.
-
-    The answer at time t is the greatest (ts, created) among the rows visible by t: a running maximum over the rows
-    in the order in which they became visible. Only the rows where the maximum changes matter, and one of each time.
-    """
-    keys = [f"{quote(source)} AS {quote(f'key {i}')}" for i, (_, source) in enumerate(view.keys)]
-    features = [f"{quote(source)} AS {quote(f'feature {i}')}" for i, (source, _) in enumerate(view.features)]
-    ts, created = instant(quote(view.timestamp)), instant(quote(view.created or ""))
-    partition = ", ".join(quote(f"key {i}") for i in range(len(view.keys)))
-    by_key = f"PARTITION BY {partition}" if partition else ""
-    known = (
-        f"SELECT {', '.join([*keys, *features])}, {ts} AS ts, {created} AS created, "
-        f"greatest({ts}, {created}) AS visible FROM {quote(view.table)} "
-        f"WHERE {quote(view.timestamp)} IS NOT NULL AND {quote(view.created or '')} IS NOT NULL"
+    part = f"SELECT * FROM matched WHERE r >= {offset} AND r < {offset + count}"
+    numbered = (
+        f"SELECT *, row_number() OVER () - 1 + {offset} AS {quote(_position(rows))} FROM {quote(table)}"
     )
-    running = (
-        f"SELECT *, max(struct_pack(ts := ts, created := created)) OVER "
-        f"({by_key} ORDER BY visible, ts, created ROWS UNBOUNDED PRECEDING) AS best FROM ({known})"
-    )
-    last = f"{by_key}{', ' if partition else 'PARTITION BY '}visible ORDER BY ts DESC, created DESC"
+    order = f"e.{quote(_position(rows))}"
     return (
-        f"SELECT * FROM ({running}) WHERE best = struct_pack(ts := ts, created := created) "
-        f"QUALIFY row_number() OVER ({last}) = 1"
+        f"WITH m AS MATERIALIZED ({part}) SELECT {', '.join(select)} FROM ({numbered}) AS e "
+        f"LEFT JOIN m ON m.r = {order} {' '.join(joins)} ORDER BY {order}"
     )
 
 
-def _unused(name: str, taken: Sequence[str]) -> str:
-    while name in taken:
+def _position(rows: Rows) -> str:
+    """A name for the position of a row that no column of the entity rows has."""
+    name = "r"
+    while name in rows.columns:
         name += "_"
     return name

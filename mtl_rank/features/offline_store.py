@@ -3,34 +3,37 @@
 In any feature repository: `offline_store: {type: mtl_rank.features.offline_store.DuckDBAsofOfflineStore}`.
 """
 
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
 from feast.data_source import DataSource
-from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL, FeatureView
-from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalMetadata
+from feast.feature_view import FeatureView
+from feast.infra.offline_stores.offline_store import OfflineStore
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
+from feast.utils import compute_non_entity_date_range
 
-from mtl_rank.errors import DataError, did_you_mean
-from mtl_rank.features.asof import Rows, View, instant, latest, point_in_time_join
-from mtl_rank.features.entity_rows import read_rows
-from mtl_rank.features.retrieval_job import DuckDBAsofRetrievalJob, Query
-from mtl_rank.features.sources import Table, read_source
-from mtl_rank.features.sql import Engine, quote
-
-EVENT_TIMESTAMP = "event_timestamp"
+from mtl_rank.features.limits import Limits
+from mtl_rank.features.point_in_time import PointInTimeJoin
+from mtl_rank.features.pulls import Pull
+from mtl_rank.features.relations import arrow_types
+from mtl_rank.features.requests import Period, Request, name_of
+from mtl_rank.features.retrieval_job import DuckDBAsofRetrievalJob, LazyMetadata, Select
+from mtl_rank.features.sources import read_source
+from mtl_rank.features.sql import Engine
 
 
 class DuckDBAsofOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     """What stands below `offline_store:` in feature_store.yaml.
 
     memory_limit: such as "4GB"; default: 80 % of the machine's memory.
-    temp_directory: where joins larger than memory_limit spill to; default: the system's temporary folder.
+    temp_directory: where what is larger spills to; default: a folder below the system's temporary one.
     threads: default: one per core.
+    join_rows: entity rows plus feature rows in one join; larger inputs are joined one window of time after
+        another. fetch_rows: entity rows whose features are read together. Default: as many as memory_limit holds.
     """
 
     type: Literal["mtl_rank.features.offline_store.DuckDBAsofOfflineStore"] = (
@@ -39,10 +42,12 @@ class DuckDBAsofOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     memory_limit: str | None = None
     temp_directory: str | None = None
     threads: int | None = None
+    join_rows: int | None = None
+    fetch_rows: int | None = None
 
 
 class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
-    """Point-in-time retrieval by DuckDB's ASOF join, with Feast's semantics and the order of the entity rows kept."""
+    """Point-in-time retrieval by DuckDB's ASOF join, with Feast's semantics and the entity rows in their order."""
 
     supports_filter_by_created_timestamp = True
 
@@ -61,42 +66,34 @@ class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
     ) -> DuckDBAsofRetrievalJob:
         """Every entity row, in its order, with the features known at its event timestamp.
 
-        entity_df: a pandas, Polars or Arrow table, a parquet path or glob, a SELECT for DuckDB.
+        entity_df: a pandas, Polars or Arrow table; a parquet path, folder or glob, one SELECT for DuckDB, or
+            `file.duckdb:table`; None = one row for every (timestamp, keys) that the views hold in the period.
         Raises DataError for rows or sources that do not fit, before any long work.
         """
-        repo = _repo_path(config)
-        engine = _engine(config)
-        con = engine.connect()
-        rows_table = read_rows(con, "rows", entity_df, repo)
-        rows = Rows("rows", tuple(rows_table.columns), _event_timestamp(rows_table))
-        views = []
-        for index, view in enumerate(feature_views):
-            source = read_source(con, f"source {index}", view.batch_source, repo)
-            features = _requested(view, feature_refs)
-            views.append(_view(view, features, source, rows, full_feature_names))
-        con.close()
-
-        def connect() -> duckdb.DuckDBPyConnection:
-            con = engine.connect()
-            read_rows(con, "rows", entity_df, repo)
-            for index, view in enumerate(feature_views):
-                read_source(con, f"source {index}", view.batch_source, repo)
-            return con
-
-        def metadata() -> RetrievalMetadata:
-            time = instant(quote(rows.timestamp))
-            span = Query(connect, f"SELECT min({time}), max({time}) FROM {quote(rows.table)}", {}).table()
-            first, last = (column[0].as_py() for column in span.columns)
-            keys = [column for column in rows.columns if column != rows.timestamp]
-            return RetrievalMetadata(feature_refs, keys, first, last)
-
-        return DuckDBAsofRetrievalJob(
-            Query(
-                connect, point_in_time_join(rows, views, filter_by_created=filter_by_created_timestamp), {}
-            ),
+        rows = entity_df
+        if rows is None:
+            rows = Period(*compute_non_entity_date_range(feature_views, start_date, end_date))
+        on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
+        request = Request(
+            views=feature_views,
+            feature_refs=feature_refs,
+            on_demand=frozenset(map(name_of, on_demand)),
+            rows=rows,
+            base=_base(config),
             full_feature_names=full_feature_names,
-            on_demand_feature_views=OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
-            metadata=metadata,
+        )
+        engine, store = _engine(config), config.offline_store
+        with closing(engine.connect()) as con:
+            inputs = request.register(con, head=True)
+        limits = Limits(store.join_rows, store.fetch_rows)
+        join = PointInTimeJoin(engine, request.register, limits, filter_by_created_timestamp)
+        keys = [column for column in inputs.rows.columns if column != inputs.rows.timestamp]
+        return DuckDBAsofRetrievalJob(
+            join,
+            base=request.base,
+            full_feature_names=full_feature_names,
+            on_demand_feature_views=on_demand,
+            metadata=LazyMetadata(feature_refs, keys, join.span),
         )
 
     @staticmethod
@@ -111,17 +108,8 @@ class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
         end_date: datetime,
     ) -> DuckDBAsofRetrievalJob:
         """The newest row of every key between the two times, both included."""
-        return _pull(
-            config,
-            data_source,
-            join_key_columns,
-            feature_name_columns,
-            timestamp_field,
-            created_timestamp_column,
-            start_date,
-            end_date,
-            newest=True,
-        )
+        columns = (join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        return _pull(config, Pull(data_source, _base(config), *columns, start_date, end_date, newest=True))
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -135,135 +123,30 @@ class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
         end_date: datetime | None = None,
     ) -> DuckDBAsofRetrievalJob:
         """Every row between the two times, both included."""
-        return _pull(
-            config,
-            data_source,
-            join_key_columns,
-            feature_name_columns,
-            timestamp_field,
-            created_timestamp_column,
-            start_date,
-            end_date,
-            newest=False,
-        )
+        columns = (join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        return _pull(config, Pull(data_source, _base(config), *columns, start_date, end_date, newest=False))
+
+    def get_table_column_names_and_types_from_data_source(
+        self, config: RepoConfig, data_source: DataSource
+    ) -> list[tuple[str, str]]:
+        """Names and Arrow types of a source's columns, for folders, globs and relative paths too."""
+        label = f"source {data_source.name!r}"
+        with closing(_engine(config).connect()) as con:
+            return arrow_types(con, read_source(con, "source", data_source, _base(config), label))
 
 
-def _repo_path(config: RepoConfig) -> Path:
-    return Path(config.repo_path).resolve() if config.repo_path else Path.cwd()
+def _pull(config: RepoConfig, pull: Pull) -> DuckDBAsofRetrievalJob:
+    engine = _engine(config)
+    with closing(engine.connect()) as con:
+        pull.prepare(con)
+    return DuckDBAsofRetrievalJob(Select(engine, pull.prepare), base=pull.base)
+
+
+def _base(config: RepoConfig) -> Path:
+    """The folder in which relative paths start."""
+    return Path(config.repo_path or ".").resolve()
 
 
 def _engine(config: RepoConfig) -> Engine:
     store = config.offline_store
-    return Engine(store.memory_limit, store.temp_directory, store.threads, _repo_path(config))
-
-
-def _event_timestamp(rows: Table) -> str:
-    if EVENT_TIMESTAMP in rows.columns:
-        return EVENT_TIMESTAMP
-    times = [name for name, kind in rows.columns.items() if kind.startswith("TIMESTAMP")]
-    if len(times) == 1:
-        return times[0]
-    raise DataError(f"entity rows: no column {EVENT_TIMESTAMP!r}. They have: {', '.join(rows.columns)}")
-
-
-def _requested(view: FeatureView, feature_refs: list[str]) -> list[str]:
-    prefix = f"{view.projection.name_to_use()}:"
-    return list(dict.fromkeys(ref[len(prefix) :] for ref in feature_refs if ref.startswith(prefix)))
-
-
-def _view(
-    view: FeatureView, features: list[str], source: Table, rows: Rows, full_feature_names: bool
-) -> View:
-    batch_source = view.batch_source
-    label = f"feature view {view.projection.name_to_use()!r}"
-    prefix = f"{view.projection.name_alias or view.name}__" if full_feature_names else ""
-
-    def column(name: str) -> str:
-        return _column(name, source, batch_source.field_mapping, label)
-
-    keys = []
-    for field in view.entity_columns:
-        if field.name != DUMMY_ENTITY_ID:
-            key = view.projection.join_key_map.get(field.name, field.name)
-            if key not in rows.columns:
-                raise DataError(
-                    f"entity rows: no column {key!r}, the join key of {label}. {did_you_mean(key, rows.columns)}"
-                )
-            keys.append((key, column(field.name)))
-    return View(
-        table=source.name,
-        keys=tuple(keys),
-        timestamp=column(batch_source.timestamp_field),
-        created=column(batch_source.created_timestamp_column)
-        if batch_source.created_timestamp_column
-        else None,
-        ttl=view.ttl,
-        features=tuple((column(name), f"{prefix}{name}") for name in features),
-    )
-
-
-def _column(name: str, source: Table, field_mapping: dict[str, str], label: str) -> str:
-    """The source's own name of a column: field mappings rename columns on their way to Feast."""
-    renamed = [old for old, new in field_mapping.items() if new == name and old in source.columns]
-    if renamed:
-        return renamed[0]
-    if name in source.columns:
-        return name
-    raise DataError(f"{label}: its source has no column {name!r}. {did_you_mean(name, source.columns)}")
-
-
-def _pull(
-    config: RepoConfig,
-    data_source: DataSource,
-    join_keys: list[str],
-    features: list[str],
-    timestamp: str,
-    created: str | None,
-    start: datetime | None,
-    end: datetime | None,
-    *,
-    newest: bool,
-) -> DuckDBAsofRetrievalJob:
-    repo = _repo_path(config)
-    engine = _engine(config)
-
-    def connect() -> duckdb.DuckDBPyConnection:
-        con = engine.connect()
-        read_source(con, "source", data_source, repo)
-        return con
-
-    con = engine.connect()
-    source = read_source(con, "source", data_source, repo)
-    con.close()
-    label = f"source {data_source.name!r}"
-
-    def column(name: str) -> str:
-        return _column(name, source, data_source.field_mapping, label)
-
-    times = [timestamp, *([created] if created else [])]
-    names = [*join_keys, *(features or [c for c in source.columns if c not in {*join_keys, *times}]), *times]
-    columns = [
-        (instant(quote(column(name))) if name in times else quote(column(name)), name)
-        for name in dict.fromkeys(names)
-    ]
-    if not join_keys:
-        # A view without entities is stored online under this key.
-        columns.append((f"'{DUMMY_ENTITY_VAL}'", DUMMY_ENTITY_ID))
-    ts = instant(quote(column(timestamp)))
-    values: dict[str, Any] = {}
-    where = ["TRUE"]
-    if start:
-        where.append(f"{ts} >= $start")
-        values["start"] = start
-    if end:
-        where.append(f"{ts} <= $end")
-        values["end"] = end
-    condition = " AND ".join(where)
-    if newest:
-        keys = tuple((key, column(key)) for key in join_keys)
-        view = View("source", keys, column(timestamp), column(created) if created else None, None, ())
-        sql = latest(view, columns, condition)
-    else:
-        select = ", ".join(f"{sql} AS {quote(name)}" for sql, name in columns)
-        sql = f"SELECT {select} FROM source WHERE {condition}"
-    return DuckDBAsofRetrievalJob(Query(connect, sql, values))
+    return Engine(store.memory_limit, store.temp_directory, store.threads, _base(config))

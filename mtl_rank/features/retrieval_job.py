@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.on_demand_feature_view import OnDemandFeatureView
@@ -13,42 +17,72 @@ from feast.saved_dataset import SavedDatasetStorage
 from feast.types import from_feast_to_pyarrow_type
 
 from mtl_rank.errors import DataError
-from mtl_rank.features.sources import first_line
+from mtl_rank.features.relations import first_line
+from mtl_rank.features.sql import Engine
 
-Open = Callable[[], tuple[duckdb.DuckDBPyConnection, str, dict[str, Any]]]
+WHOLE_RESULT_ROWS = 2**20
+
+
+class Query(Protocol):
+    """Something that DuckDB computes anew at every run."""
+
+    def schema(self) -> pa.Schema:
+        """The columns of the result. Reads no rows."""
+
+    def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """The result in its order, at most `rows` at a time."""
+
+    def sql(self) -> str:
+        """What DuckDB runs, for reading."""
 
 
 @dataclass(frozen=True)
-class Query:
-    """One SQL statement over inputs that are registered anew for every run.
+class Select:
+    """One SELECT. prepare: registers its inputs on a fresh connection and gives the statement and its values."""
 
-    connect: gives a fresh connection with the inputs registered.
-    sql, values: the statement and what is bound to its parameters.
-    """
-
-    connect: Callable[[], duckdb.DuckDBPyConnection]
-    sql: str
-    values: dict[str, Any]
+    engine: Engine
+    prepare: Callable[[duckdb.DuckDBPyConnection], tuple[str, dict[str, Any]]]
 
     def schema(self) -> pa.Schema:
-        """The columns of the result, without running the query."""
-        with closing(self.connect()) as con, _clear_errors():
-            return self._relation(con).limit(0).to_arrow_table().schema
-
-    def table(self) -> pa.Table:
-        """The whole result."""
-        with closing(self.connect()) as con, _clear_errors():
-            return self._relation(con).to_arrow_table()
+        with closing(self.engine.connect()) as con:
+            sql, values = self.prepare(con)
+            return con.sql(f"SELECT * FROM ({sql}) LIMIT 0", params=values or None).to_arrow_table().schema
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        """The result in its order, `rows` at a time, never all of it in memory."""
-        with closing(self.connect()) as con, _clear_errors():
-            for batch in self._relation(con).to_arrow_reader(rows):
-                for start in range(0, batch.num_rows, rows):
-                    yield batch.slice(start, rows)
+        with closing(self.engine.connect()) as con:
+            sql, values = self.prepare(con)
+            for batch in con.sql(sql, params=values or None).to_arrow_reader(rows):
+                yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
 
-    def _relation(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
-        return con.sql(self.sql, params=self.values or None)
+    def sql(self) -> str:
+        with closing(self.engine.connect()) as con:
+            return self.prepare(con)[0]
+
+
+class LazyMetadata(RetrievalMetadata):  # type: ignore[misc]
+    """Metadata whose times, which take a scan of the entity rows, are read only when they are asked for."""
+
+    def __init__(
+        self,
+        features: list[str],
+        keys: list[str],
+        span: Callable[[], tuple[datetime | None, datetime | None]],
+    ) -> None:
+        self.features = features
+        self.keys = keys
+        self._read_span = span
+
+    @cached_property
+    def _span(self) -> tuple[datetime | None, datetime | None]:
+        return self._read_span()
+
+    @property
+    def min_event_timestamp(self) -> datetime | None:
+        return self._span[0]
+
+    @property
+    def max_event_timestamp(self) -> datetime | None:
+        return self._span[1]
 
 
 @contextmanager
@@ -57,11 +91,11 @@ def _clear_errors() -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException as error:
         raise DataError(
-            f"retrieval ran out of memory or temporary disk space: {first_line(error)}. "
-            "Raise memory_limit or point temp_directory at a larger disk, below offline_store in feature_store.yaml"
+            f"retrieval ran out of memory or of disk space for temporary files: {first_line(error)}. "
+            "Raise memory_limit or set temp_directory to a larger disk, below offline_store in feature_store.yaml"
         ) from error
     except duckdb.Error as error:
-        raise DataError(f"retrieval failed in DuckDB: {first_line(error)}") from error
+        raise DataError(f"retrieval failed: {first_line(error)}") from error
 
 
 class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
@@ -71,22 +105,25 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
         self,
         query: Query,
         *,
+        base: Path,
         full_feature_names: bool = False,
         on_demand_feature_views: list[OnDemandFeatureView] | None = None,
-        metadata: Callable[[], RetrievalMetadata] | None = None,
+        metadata: RetrievalMetadata | None = None,
     ) -> None:
         self._query = query
         self._full_feature_names = full_feature_names
         self._on_demand_feature_views = on_demand_feature_views or []
-        self._read_metadata = metadata
-        self._metadata: RetrievalMetadata | None = None
+        self._base = base
+        self._metadata = metadata
 
     def to_arrow_batches(self, rows: int = 65536) -> pa.RecordBatchReader:
         """The result as a stream of record batches of at most `rows` rows, on-demand views applied to each."""
-        if not self.on_demand_feature_views:
-            return pa.RecordBatchReader.from_batches(self._query.schema(), self._query.batches(rows))
-        schema = self._output_schema()
-        return pa.RecordBatchReader.from_batches(schema, self._transformed(schema, rows))
+        with _clear_errors():
+            schema = self._query.schema()
+        if self.on_demand_feature_views:
+            schema = self._transformed_schema(schema)
+            return pa.RecordBatchReader.from_batches(schema, self._transformed(schema, rows))
+        return pa.RecordBatchReader.from_batches(schema, self._batches(rows))
 
     @property
     def full_feature_names(self) -> bool:
@@ -98,43 +135,45 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        if self._metadata is None and self._read_metadata is not None:
-            self._metadata = self._read_metadata()
         return self._metadata
 
     def to_sql(self) -> str:
-        """The statement that DuckDB runs, over the relations registered for it."""
-        return self._query.sql
+        """The statements that DuckDB runs, over the relations registered for them."""
+        with _clear_errors():
+            return self._query.sql()
 
     def persist(
         self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
     ) -> None:
         raise NotImplementedError
 
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
-        return self._query.table()
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002, Feast passes it
+        with _clear_errors():
+            schema = self._query.schema()
+            return pa.Table.from_batches(self._query.batches(WHOLE_RESULT_ROWS), schema)
 
-    def _to_df_internal(self, timeout: int | None = None) -> Any:
-        return self._query.table().to_pandas()
+    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
+        return self._to_arrow_internal(timeout).to_pandas()
 
-    def _output_schema(self) -> pa.Schema:
-        """Features of on-demand views have the types that the views declare, whatever a single batch holds."""
-        declared = {}
-        for view in self.on_demand_feature_views:
-            for field in view.features:
-                name = (
-                    f"{view.projection.name_to_use()}__{field.name}"
-                    if self.full_feature_names
-                    else field.name
-                )
-                declared[name] = from_feast_to_pyarrow_type(field.dtype)
-        empty = _Batch(self, self._query.schema().empty_table()).to_arrow()
-        return pa.schema([(field.name, declared.get(field.name, field.type)) for field in empty.schema])
+    def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
+        with _clear_errors():
+            yield from self._query.batches(rows)
 
     def _transformed(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
-        for batch in self._query.batches(rows):
+        for batch in self._batches(rows):
             table = _Batch(self, pa.Table.from_batches([batch])).to_arrow()
             yield from table.cast(schema).combine_chunks().to_batches()
+
+    def _transformed_schema(self, schema: pa.Schema) -> pa.Schema:
+        """Features of on-demand views have the types that the views declare, whatever a single batch holds."""
+        declared: dict[str, pa.DataType] = {}
+        for view in self.on_demand_feature_views:
+            prefix = f"{view.projection.name_to_use()}__" if self.full_feature_names else ""
+            declared |= {
+                f"{prefix}{field.name}": from_feast_to_pyarrow_type(field.dtype) for field in view.features
+            }
+        empty = _Batch(self, schema.empty_table()).to_arrow()
+        return pa.schema([(field.name, declared.get(field.name, field.type)) for field in empty.schema])
 
 
 class _Batch(RetrievalJob):  # type: ignore[misc]
@@ -156,5 +195,5 @@ class _Batch(RetrievalJob):  # type: ignore[misc]
     def metadata(self) -> RetrievalMetadata | None:
         return self._job.metadata
 
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:
+    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002, Feast passes it
         return self._table

@@ -13,7 +13,7 @@ import duckdb
 
 
 def quote(name: str) -> str:
-    """A name as an SQL identifier: any text, also with quotes, spaces or SQL in it, names one column or table.
+    """A name as an SQL identifier: whatever the text holds, it names one column or table.
 
     >>> quote('say "hi" to')
     '"say ""hi"" to"'
@@ -31,14 +31,19 @@ def quote_all(names: Iterable[str]) -> str:
     return ", ".join(quote(name) for name in names)
 
 
+def instant(sql: str) -> str:
+    """SQL of a value as a point in time, in microseconds. A time without a zone means UTC."""
+    return f"CAST({sql} AS TIMESTAMPTZ)"
+
+
 @dataclass(frozen=True)
 class Engine:
     """How much of the machine a DuckDB connection may use.
 
     memory_limit: such as "4GB"; None = DuckDB's own default, 80 % of the machine's memory.
-    temp_directory: where work larger than memory_limit goes; None = a folder below the system's temporary one.
+    temp_directory: where work larger than that goes; None = a folder below the system's temporary one.
     threads: None = one per core.
-    search_path: the folder that relative paths inside SQL are looked up in; None = the current folder.
+    search_path: the folder in which relative paths inside SQL start; None = the current folder.
     """
 
     memory_limit: str | None = None
@@ -48,19 +53,23 @@ class Engine:
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """A new in-memory database in UTC that cannot see Python variables. The caller closes it."""
-        config: dict[str, str | int | bool] = {
-            # SQL given by a user must never pick up a variable of ours by its name.
-            "python_enable_replacements": False,
-            # An in-memory database would spill to `.tmp` in the current folder.
-            "temp_directory": self.temp_directory
-            or str(Path(tempfile.gettempdir()) / f"mtlrank-{os.getpid()}"),
-        }
+        # An in-memory database would otherwise spill to `.tmp` in the current folder.
+        spill = self.temp_directory or str(Path(tempfile.gettempdir()) / f"mtl_rank-{os.getpid()}")
+        con = duckdb.connect(":memory:", config={"temp_directory": spill})
         if self.memory_limit is not None:
-            config["memory_limit"] = self.memory_limit
+            con.execute("SET memory_limit = ?", [self.memory_limit])
         if self.threads is not None:
-            config["threads"] = self.threads
-        con = duckdb.connect(":memory:", config=config)
+            con.execute("SET threads = ?", [self.threads])
+        return self._prepare(con)
+
+    def cursor(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+        """A second connection to the database of `con`, for a statement beside one that is being read."""
+        return self._prepare(con.cursor())
+
+    def _prepare(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
         con.execute("SET TimeZone = 'UTC'")
+        # SQL given by a user must never pick up a variable of ours by its name.
+        con.execute("SET python_enable_replacements = false")
         if self.search_path is not None:
             con.execute("SET file_search_path = ?", [str(self.search_path)])
         return con
