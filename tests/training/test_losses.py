@@ -1,0 +1,97 @@
+"""Per-task losses against formulas written by hand: masked, a mean over the rows that count."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtl_rank.config import Task
+from mtl_rank.training.losses import TaskLosses
+
+NAN = float("nan")
+BINARY = Task(label="a")
+KINDS = {
+    "bce": Task(label="a"),
+    "mse": Task(label="b", kind="regression"),
+    "huber": Task(label="b", kind="regression", loss="huber"),
+}
+
+
+def bce(z, y):
+    return -(y * np.log(1 / (1 + np.exp(-z))) + (1 - y) * np.log(1 / (1 + np.exp(z))))
+
+
+def huber(z, y):
+    error = abs(z - y)
+    return error**2 / 2 if error < 1 else error - 0.5
+
+
+BY_HAND = {"bce": bce, "mse": lambda z, y: (z - y) ** 2, "huber": huber}
+
+
+@st.composite
+def tables(draw):
+    kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=5))
+    rows = draw(st.integers(1, 8))
+    seed = draw(st.integers(0, 10_000))
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.normal(size=(2, rows, len(kinds))) * 3
+    for column, kind in enumerate(kinds):
+        if kind == "bce":
+            labels[:, column] = labels[:, column] > 0
+    labels[rng.random(labels.shape) < draw(st.sampled_from([0.0, 0.5, 0.9]))] = np.nan
+    return kinds, logits, labels
+
+
+@given(tables())
+def test_each_loss_is_the_mean_of_its_formula_over_labelled_rows(table):
+    kinds, logits, labels = table
+    z = torch.tensor(logits, dtype=torch.float32, requires_grad=True)
+    losses = TaskLosses([KINDS[kind] for kind in kinds])(z, torch.tensor(labels, dtype=torch.float32))
+    losses.sum().backward()
+    for column, kind in enumerate(kinds):
+        rows = ~np.isnan(labels[:, column])
+        each = [BY_HAND[kind](a, b) for a, b in zip(logits[rows, column], labels[rows, column], strict=True)]
+        assert losses[column].item() == pytest.approx(np.mean(each) if each else 0, rel=1e-4, abs=1e-5)
+        gradient = z.grad[:, column].numpy()
+        assert (gradient[~rows] == 0).all()
+        if kind == "bce" and rows.any():
+            p = 1 / (1 + np.exp(-logits[rows, column]))
+            assert gradient[rows] == pytest.approx((p - labels[rows, column]) / rows.sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize("kinds", [["bce"], ["bce", "mse", "huber"], ["mse", "bce"]])
+def test_a_task_without_labels_in_the_batch_has_no_loss_and_no_gradient(kinds):
+    logits = torch.randn(4, len(kinds), requires_grad=True)
+    labels = torch.ones(4, len(kinds))
+    labels[:, 0] = NAN
+    losses = TaskLosses([KINDS[kind] for kind in kinds])(logits, labels)
+    assert losses[0].item() == 0
+    losses.sum().backward()
+    assert logits.grad[:, 0].tolist() == [0, 0, 0, 0]
+    assert (logits.grad[:, 1:] != 0).any(dim=0).all()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("z", [1e4, -1e4])
+@pytest.mark.parametrize("y", [0.0, 1.0, NAN])
+def test_extreme_logits_have_finite_losses_and_gradients(kind, z, y):
+    logits = torch.tensor([[z], [0.0]], requires_grad=True)
+    loss = TaskLosses([KINDS[kind]])(logits, torch.tensor([[y], [1.0]]))
+    loss.sum().backward()
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(logits.grad).all()
+    if kind == "bce" and y == y:
+        wrong = (z > 0) != (y == 1)
+        assert loss.item() == pytest.approx(((1e4 if wrong else 0) + np.log(2)) / 2, rel=1e-6)
+
+
+def test_rows_that_are_not_labelled_weigh_nothing():
+    """The mean is over a task's own rows, not over the batch: a rare task is not diluted."""
+    losses = TaskLosses([BINARY, BINARY])
+    logits = torch.tensor([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [4.0, 4.0]])
+    labels = torch.tensor([[1.0, NAN], [1.0, NAN], [1.0, NAN], [1.0, 1.0]])
+    together = losses(logits, labels)
+    assert together[1].item() == pytest.approx(bce(4.0, 1.0), rel=1e-5)
+    assert losses(logits[3:], labels[3:])[1].item() == pytest.approx(together[1].item())
