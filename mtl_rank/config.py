@@ -131,6 +131,7 @@ class Fit(Section):
     embedding_optimizer: adagrad (row-wise, one number of state per row) or adam (lazy, two per value).
     clip_norm: the gradients of a step, tables included, are scaled down to this norm; None = never.
     warmup_steps, schedule: the learning rates rise over the first steps, then stay or fall to zero.
+    devices: processes that share each batch, by Lightning's DDP.
     checkpoint_minutes: how much work a killed run may lose; epochs' ends are always kept.
     monitor: `valid/ne` (mean normalised loss of the tasks, lower is better) or `valid/<task>/<metric>`.
     patience: epochs without improvement of `monitor` before training stops; the best weights are kept.
@@ -152,6 +153,7 @@ class Fit(Section):
     patience: int = Field(2, ge=1)
     checkpoint_minutes: float = Field(5.0, gt=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = Field(1, gt=0)
 
 
 class ProjectConfig(Section):

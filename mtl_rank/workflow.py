@@ -1,12 +1,14 @@
 """train, evaluate, score: what the Python API and the command line call."""
 
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mtl_rank.config import ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
@@ -18,7 +20,17 @@ from mtl_rank.features.schema import FeatureSchema
 from mtl_rank.nn.zoo import check_model
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter, Silent
-from mtl_rank.runs import FAILED, FINISHED, INTERRUPTED, RUNNING, Run, create_run, find_run, find_unfinished
+from mtl_rank.runs import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    RUNNING,
+    RUNS,
+    Run,
+    create_run,
+    find_run,
+    find_unfinished,
+)
 from mtl_rank.scoring.score import ScoreSummary
 from mtl_rank.scoring.score import score as score_candidates
 from mtl_rank.scoring.table import ScoresTarget
@@ -26,6 +38,8 @@ from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import fit
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
+
+_SHARED_RUN = "MTLRANK_SHARED_RUN"
 
 
 def inputs(project: Path | str) -> FeatureSchema:
@@ -53,6 +67,8 @@ def train(
     check_weighting(config)
     check_monitor(config.fit.monitor, {name: task.kind for name, task in config.tasks.items()})
     repository = _repository(project, config)
+    if _SHARED_RUN in os.environ:
+        _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
     run = create_run(project, config)
     _complete(run, config, project, repository, reporter)
     return run
@@ -66,6 +82,9 @@ def resume(project: Path | str, run: str | None = None, reporter: Reporter | Non
     Raises RunError when it is finished, is being trained elsewhere, or its inputs have changed.
     """
     project, reporter = Path(project), reporter or Silent()
+    if _SHARED_RUN in os.environ:
+        shared = Run(project / RUNS / os.environ[_SHARED_RUN])
+        _take_part(shared, shared.config(), project, _repository(project, shared.config()))
     found = find_unfinished(project, run)
     config = found.config()
     _complete(found, config, project, _repository(project, config), reporter)
@@ -87,6 +106,8 @@ def _complete(
                     f"({before} is now {data.fingerprint}); train anew"
                 )
             data.encoder.save(run.encoder_folder)
+            # With several devices Lightning starts this command again for each: they join this run.
+            os.environ[_SHARED_RUN] = run.id
             rows = {"train": data.train.rows, "valid": data.valid.rows}
             run.update(prepared=data.fingerprint, rows=rows)
             result = fit(config, data.encoder, data.train, data.valid, run.folder, reporter)
@@ -102,6 +123,15 @@ def _complete(
         except BaseException:
             run.update(status=FAILED)
             raise
+        finally:
+            os.environ.pop(_SHARED_RUN, None)
+
+
+def _take_part(run: Run, config: ProjectConfig, project: Path, repository: FeatureRepository) -> NoReturn:
+    """Be one more process of a run that another one leads: fit beside it, then end."""
+    data = prepared(config, project, repository, Silent())
+    fit(config, data.encoder, data.train, data.valid, run.folder, Silent())
+    sys.exit(0)
 
 
 def evaluate(

@@ -37,12 +37,23 @@ class ShuffledBatches:
 
     `state_dict` and `load_state_dict` hold the position within the epoch: Lightning puts them into its
     checkpoints, and the next iteration then continues with the batch after the last one.
+
+    rank, world: of each batch, the process `rank` of `world` gets every `world`-th row.
     """
 
-    def __init__(self, dataset: EncodedDataset, batch_size: int, seed: int, epoch: int) -> None:
+    def __init__(
+        self,
+        dataset: EncodedDataset,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self._dataset = dataset
         self._batch_size = batch_size
         self._order = (seed, epoch)
+        self._share = slice(rank, None, world)
         self._given = 0
         self._skip = 0
 
@@ -53,7 +64,7 @@ class ShuffledBatches:
         self._given, self._skip = self._skip, 0
         for rows in self._batches(skip=self._given):
             self._given += 1
-            yield to_batch(rows)
+            yield to_batch(take(rows, self._share))
 
     def state_dict(self) -> dict[str, int]:
         return {"batches": self._given}
@@ -123,8 +134,17 @@ class RankingDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> ShuffledBatches:
         """The batches of the trainer's current epoch; to be asked for anew each epoch."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        return ShuffledBatches(self._train, self.batch_size, self._seed, epoch)
+        trainer = self.trainer
+        if trainer is None:
+            return ShuffledBatches(self._train, self.batch_size, self._seed, epoch=0)
+        return ShuffledBatches(
+            self._train,
+            self.batch_size,
+            self._seed,
+            trainer.current_epoch,
+            trainer.global_rank,
+            trainer.world_size,
+        )
 
     def val_dataloader(self) -> OrderedBatches:
         return OrderedBatches(self._valid, VALIDATION_ROWS)

@@ -1,42 +1,59 @@
 """One concatenated embedding table per width, one gather per table, row-sparse gradients."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from mtl_rank.nn.layout import Batch, Layout
 
 
+class Embedded(NamedTuple):
+    """ids: per table (B, columns, dim), in the order of `layout.ids`. sequences: per input (B, L, dim)."""
+
+    ids: list[Tensor]
+    sequences: list[Tensor]
+
+
 class Embeddings(nn.Module):
-    """Looks up every id of a batch.
+    """Looks up every id of a batch, those of columns and of sequences in one gather per table.
 
     The gradient of a table is sparse: only the rows of a batch cost anything, whatever the vocabulary.
     Rows for missing and unseen values start at zero, so that a value never met in training adds nothing.
-
-    Shape: ids (B, F) -> per table (B, columns of the table * dim)
     """
 
-    def __init__(self, layout: Layout, std: float = 0.01) -> None:
+    def __init__(self, layout: Layout, with_sequences: bool = True, std: float = 0.01) -> None:
         super().__init__()
         self.layout = layout
         self.tables = nn.ModuleList(
             nn.Embedding(rows, dim, sparse=True) for rows, dim in zip(layout.rows, layout.dims, strict=True)
         )
         self._columns = [layout.columns_of(table) for table in range(len(layout.dims))]
+        self._sequences = [
+            [i for i, column in enumerate(layout.sequences) if column.table == table and with_sequences]
+            for table in range(len(layout.dims))
+        ]
+        of_ids = {(column.table, column.offset) for column in layout.ids}
+        of_sequences = {(column.table, column.offset) for column in layout.sequences}
+        weights = list(self.tables.parameters())
         with torch.no_grad():
-            for table in self.tables.parameters():
-                table.normal_(std=std)
-            ranges = {(column.table, column.offset) for column in (*layout.ids, *layout.sequences)}
-            for number, offset in ranges:
-                self.tables[number].weight[offset : offset + 2] = 0
+            for weight in weights:
+                weight.normal_(std=std)
+            for table, offset in of_ids | of_sequences:
+                weights[table][offset : offset + 2] = 0
 
-    def forward(self, ids: Tensor) -> list[Tensor]:
-        """One tensor (B, columns, dim) per table, in the order of `layout.ids`."""
-        return [table(ids[:, columns]) for columns, table in zip(self._columns, self.tables, strict=True)]
-
-    def look_up(self, sequence: int, ids: Tensor) -> Tensor:
-        """Embeddings of one sequence input: (B, L) -> (B, L, dim)."""
-        embedded: Tensor = self.tables[self.layout.sequences[sequence].table](ids)
-        return embedded
+    def forward(self, batch: Batch) -> Embedded:
+        """The embeddings of a batch; no sequences when built without them."""
+        of_ids: list[Tensor] = []
+        of_sequences: dict[int, Tensor] = {}
+        for table, columns, sequences in zip(self.tables, self._columns, self._sequences, strict=True):
+            ids = batch.ids[:, columns]
+            parts = [ids, *(batch.sequences[i] for i in sequences)]
+            widths = [part.shape[1] for part in parts]
+            embedded = table(torch.cat(parts, dim=1) if sequences else ids).split(widths, dim=1)
+            of_ids.append(embedded[0])
+            of_sequences.update(zip(sequences, embedded[1:], strict=True))
+        return Embedded(of_ids, [of_sequences[i] for i in sorted(of_sequences)])
 
 
 def padding_mask(batch: Batch, layout: Layout, sequence: int) -> Tensor:

@@ -6,7 +6,7 @@ e = [v_1; ...; v_m; sequence vectors; dense], logit_t = tower_t(trunk_t(e)).
 import torch
 from torch import Tensor, nn
 
-from mtl_rank.nn.embedding import Embeddings, padding_mask
+from mtl_rank.nn.embedding import Embedded, Embeddings, padding_mask
 from mtl_rank.nn.layout import Batch, Layout
 from mtl_rank.nn.sequences import MeanPooling
 
@@ -36,11 +36,11 @@ class RankingNetwork(nn.Module):
 
     def represent(self, batch: Batch) -> Tensor:
         """The input vector e: (B, d)."""
-        parts = [embedded.flatten(1) for embedded in self.embeddings(batch.ids)]
+        embedded: Embedded = self.embeddings(batch)
+        parts = [vectors.flatten(1) for vectors in embedded.ids]
         if self.pooling is not None:
-            for i, ids in enumerate(batch.sequences):
-                mask = padding_mask(batch, self.layout, i)
-                parts.append(self.pooling(self.embeddings.look_up(i, ids), mask))
+            for i, vectors in enumerate(embedded.sequences):
+                parts.append(self.pooling(vectors, padding_mask(batch, self.layout, i)))
         return torch.cat([*parts, batch.dense], dim=1)
 
 

@@ -55,7 +55,7 @@ def build_network(model: Model, layout: Layout, prior: Tensor) -> RankingNetwork
     width = input_width(layout, with_sequences)
     trunk = ZOO[model.name].trunk(width, len(prior), model)
     return RankingNetwork(
-        embeddings=Embeddings(layout),
+        embeddings=Embeddings(layout, with_sequences),
         pooling=MeanPooling() if with_sequences else None,
         trunk=trunk,
         heads=Towers(trunk.width, model.tower_layers, prior, model.dropout),

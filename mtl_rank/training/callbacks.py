@@ -40,7 +40,8 @@ class History(L.Callback):
             *steps,
             *monitored_names(pl_module.targets),
         ]
-        self._start_file(trainer.global_step)
+        if trainer.is_global_zero:
+            self._start_file(trainer.global_step)
         self._start = time.monotonic()
         self._mark = (self._start, 0)
 
@@ -62,12 +63,12 @@ class History(L.Callback):
         if (batch_idx + 1) % EVERY_STEPS and not last:
             return
         row = self._step_row(trainer, pl_module)
-        self._append(row)
+        self._append(trainer, row)
         losses = " ".join(f"{t.name} {row[f'loss/{t.name}']:.4f}" for t in pl_module.targets)
         self._reporter.advance(batch_idx + 1, f"{losses}  {row['rows_per_second']:,.0f} rows/s")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: RankingModule) -> None:  # type: ignore[override]
-        self._append({**self._position(trainer), **pl_module.valid})
+        self._append(trainer, {**self._position(trainer), **pl_module.valid})
         shown = "  ".join(
             f"{name.removeprefix('valid/')} {value:.4f}" for name, value in pl_module.valid.items()
         )
@@ -107,7 +108,9 @@ class History(L.Callback):
             row[f"share/{target.name}"] = factor * loss / total if total else 0.0
         return row
 
-    def _append(self, row: dict[str, float]) -> None:
+    def _append(self, trainer: L.Trainer, row: dict[str, float]) -> None:
+        if not trainer.is_global_zero:
+            return
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns, restval="").writerow(row)
 
@@ -137,6 +140,8 @@ class BestWeights(L.Callback):
         value = pl_module.valid[self._monitor]
         if improves(self._monitor, value, self.best.get(self._monitor)):
             self.best, self.best_epoch = dict(pl_module.valid), trainer.current_epoch
+            if not trainer.is_global_zero:
+                return
             partial = self._path.with_suffix(".partial")
             state = {name: tensor.contiguous() for name, tensor in pl_module.network.state_dict().items()}
             save_file(state, partial)

@@ -52,25 +52,34 @@ class Checkpoints(L.Callback):
         if batch_idx + 1 == trainer.num_training_batches:
             # Validation comes next; resumed from here, Lightning would pass over it.
             return
-        if self.interrupted or time.monotonic() - self._last >= self._seconds:
+        due = time.monotonic() - self._last >= self._seconds
+        if self._agreed(trainer, self.interrupted or due):
             self._save(trainer)
-        if self.interrupted:
+        if self._agreed(trainer, self.interrupted):
             raise TrainingInterrupted
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
-        if self.interrupted and not trainer.should_stop:
+        if self._agreed(trainer, self.interrupted) and not trainer.should_stop:
             raise TrainingInterrupted
 
     def _save(self, trainer: L.Trainer) -> None:
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         partial = self._folder / "partial"
         trainer.save_checkpoint(partial)
+        self._last = time.monotonic()
+        if not trainer.is_global_zero:
+            return
         name = f"step-{trainer.global_step:010d}-{_digest(partial)}{_SUFFIX}"
         partial.replace(self._folder / name)
         for old in _by_step(self._folder)[:-KEPT]:
             old.unlink()
-        self._last = time.monotonic()
+
+    def _agreed(self, trainer: L.Trainer, wanted: bool) -> bool:
+        """Whether any process wants it: all must save, or stop, at the same step."""
+        return (
+            wanted if trainer.world_size == 1 else trainer.strategy.reduce_boolean_decision(wanted, all=False)
+        )
 
 
 def newest_checkpoint(folder: Path, reporter: Reporter) -> Path | None:

@@ -138,7 +138,8 @@ def _trainer(config: ProjectConfig, precision: str, callbacks: list[L.Callback])
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator=config.fit.accelerator,
-        devices=1 if config.fit.accelerator == "cpu" else "auto",
+        devices=config.fit.devices,
+        strategy="ddp" if config.fit.devices > 1 else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=config.fit.epochs,
         callbacks=callbacks,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_rank.config import Task
+from mtl_rank.training.distributed import mean_over_processes
 
 
 def _bce(logits: Tensor, targets: Tensor) -> Tensor:
@@ -31,6 +32,9 @@ def loss_name(task: Task) -> str:
 
 class TaskLosses(nn.Module):
     """Mean loss of each task over the rows where its label is not NaN; exactly 0 where there is none.
+
+    With several processes it is this process's sum over the mean count of all: the mean of these losses over
+    the processes is the loss of the global batch, however unevenly the rows of a task are spread.
 
     Shape: logits (B, T), labels (B, T) -> (T,)
     """
@@ -57,4 +61,6 @@ class TaskLosses(nn.Module):
                     LOSSES[name](logits[:, columns], targets[:, columns]),
                 )
         total = torch.where(defined, each, 0).sum(dim=0)
-        return total / defined.sum(dim=0).clamp(min=1)
+        count = defined.sum(dim=0).to(total.dtype)
+        # With no row at all the sum is 0 as well.
+        return total / mean_over_processes(count).clamp(min=1e-6)

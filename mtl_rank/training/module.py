@@ -10,6 +10,7 @@ from mtl_rank.config import Fit
 from mtl_rank.data.labels import Target
 from mtl_rank.nn.layout import Batch
 from mtl_rank.nn.network import RankingNetwork
+from mtl_rank.training.distributed import with_global_value
 from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.optim import RankingOptimizer, learning_rate_factor
 from mtl_rank.training.validation import validation_metrics
@@ -47,7 +48,7 @@ class RankingModule(L.LightningModule):
         return logits
 
     def training_step(self, batch: Batch) -> Tensor:
-        losses = self.task_losses(self(batch), batch.labels)
+        losses = with_global_value(self.task_losses(self(batch), batch.labels))
         weighted: Weighted = self.weighting(losses)
         self.losses, self.weighted = losses.detach(), weighted
         return weighted.total
