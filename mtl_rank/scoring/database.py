@@ -130,7 +130,8 @@ class Database:
 
         Raises:
             ScoresError: the file stayed busy for `limit` (else `patience.file`) seconds, is no DuckDB database,
-                cannot be written, the disk is full, or a value does not fit its column. Nothing was written then.
+                cannot be written, the disk is full, or a value does not fit its column. Of `work` nothing was
+                written then or, where only the last step of the commit failed, all.
         """
         wait = self.patience.file if limit is None else limit
         return self.patience.retry(lambda: self._once(work, read_only), Busy, wait)
@@ -146,7 +147,9 @@ class Database:
         except (duckdb.OperationalError, duckdb.DataError, duckdb.IntegrityError) as error:
             if _says(error, _CONFLICT):
                 raise Busy(f"another connection is changing {self.path}") from error
-            raise ScoresError(f"{self.path}: {_reason(error)}") from error
+            mended = isinstance(error, duckdb.OperationalError)
+            hint = ".\nWhat was committed before is safe: run again once this is mended" if mended else ""
+            raise ScoresError(f"{self.path}: {_reason(error)}{hint}") from error
         finally:
             con.close()
             self._closed_at = time.monotonic()

@@ -152,6 +152,8 @@ class Ledger:
 
     def release(self, con: duckdb.DuckDBPyConnection, job_id: str, me: Holder) -> None:
         """Give the job up, so that another process need not find out whether this one lives."""
+        if not self.exists(con):
+            return
         con.execute(
             f"UPDATE {self._table} SET token = NULL WHERE job_id = ? AND chunk = {_JOB} AND token = ?",
             [job_id, me.token],

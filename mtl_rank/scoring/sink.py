@@ -81,7 +81,7 @@ class DuckDBSink:
                 same job runs elsewhere and did not end within `patience.job` seconds, naming who holds it.
         """
         self._database.create()
-        # A claim of this process counts as alive, so it exists only once the ledger has it.
+        # Not self._me yet: until the ledger has the claim there is nothing to commit with or to give up.
         me = Holder.here()
         try:
             claimed = self._patience.retry(

@@ -1,0 +1,418 @@
+"""The sink among real processes: killed, racing, read from outside, out of disk.
+
+Each job writes CHUNKS chunks as fast as it can, so that nearly every moment is inside a transaction, a close or
+the pause between two chunks.
+"""
+
+import multiprocessing
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from mtl_rank.errors import ScoresError
+from mtl_rank.scoring.database import Patience
+from mtl_rank.scoring.holder import started_at
+from mtl_rank.scoring.ledger import Chunk
+from mtl_rank.scoring.sink import DuckDBSink, jobs
+from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
+
+CHUNKS, ROWS = 4, 400
+SCHEMA = ScoresSchema({"user id": "VARCHAR", "item_id": "BIGINT"}, ("ctr", "cvr"))
+SECONDS = 60
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["mtl_rank.scoring.sink", "numpy"])
+
+
+def scores_of(job_id, number):
+    """A chunk that depends on the job and its number alone."""
+    items = np.arange(number * ROWS, (number + 1) * ROWS)
+    random = np.random.default_rng([number, len(job_id)])
+    return pa.table(
+        {
+            "user id": [f"{job_id} {item}" for item in items],
+            "item_id": items,
+            "event_timestamp": pa.array(items * 1_000_000, pa.timestamp("us", "UTC")),
+            "ctr": random.random(ROWS),
+            "cvr": random.random(ROWS),
+        }
+    )
+
+
+def write_job(path, job_id, replace=False, patience=None, hold=None, chunks=CHUNKS, progress=None):
+    """What a scoring process does. Returns the number of chunks it wrote itself."""
+    advance(progress, -1)
+    sink = DuckDBSink(
+        ScoresTarget(path), SCHEMA, run_id="run", job_id=job_id, replace=replace, patience=patience
+    )
+    written = 0
+    with sink:
+        advance(progress, 0)
+        if hold:
+            hold[0].set()
+            hold[1].wait(SECONDS)
+        for number in range(chunks):
+            if not sink.finished and number not in sink.committed:
+                written += sink.commit(Chunk(number, number * ROWS, ROWS), scores_of(job_id, number))
+            advance(progress, number + 1)
+        sink.finish(chunks)
+    return written
+
+
+def advance(progress, value):
+    if progress is not None:
+        progress.value = value
+
+
+def report(function, outcome, *args, **kwargs):
+    try:
+        outcome.put(function(*args, **kwargs))
+    except ScoresError as error:
+        outcome.put(error)
+
+
+def start(function, *args, **kwargs):
+    process = processes.Process(target=function, args=args, kwargs=kwargs, daemon=True)
+    process.start()
+    return process
+
+
+def read(path, query, patience=10.0):
+    """A reader as any other program would be one: it tries again while the file is held."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            con = duckdb.connect(str(path), read_only=True)
+        except duckdb.IOException:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.005)
+            continue
+        with con:
+            return con.execute(query).fetchall()
+
+
+ROWS_OF_JOBS = (
+    'SELECT job_id, "user id", item_id, epoch_us(event_timestamp), ctr, cvr FROM scores ORDER BY 1, 3'
+)
+
+
+def rows_of(job_id):
+    return [
+        (job_id, *row)
+        for number in range(CHUNKS)
+        for row in zip(
+            *(
+                column.cast(pa.int64()).to_pylist()
+                if pa.types.is_timestamp(column.type)
+                else column.to_pylist()
+                for column in scores_of(job_id, number).columns
+            ),
+            strict=True,
+        )
+    ]
+
+
+def assert_whole_chunks(path):
+    """Every chunk of the ledger is in the table, all of it, and nothing else is."""
+    tables = {name for (name,) in read(path, "SELECT table_name FROM duckdb_tables()")}
+    if "scores" not in tables:
+        return
+    in_table = read(path, f"SELECT item_id // {ROWS} AS part, count(*) FROM scores GROUP BY ALL ORDER BY 1")
+    in_ledger = read(path, "SELECT chunk, rows FROM scores_jobs WHERE chunk >= 0 ORDER BY 1")
+    assert in_table == in_ledger
+    assert all(rows == ROWS for _, rows in in_table)
+
+
+def killed_after(chunks, delay, *args, signal_number=signal.SIGKILL, **kwargs):
+    """Start write_job, let it commit so many chunks (-1: not even begin) and a moment more, then send the signal."""
+    progress = processes.Value("i", -2)
+    process = start(write_job, *args, progress=progress, **kwargs)
+    deadline = time.monotonic() + SECONDS
+    while progress.value < chunks and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(delay)
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal_number)
+    process.join(SECONDS)
+    assert process.exitcode is not None
+
+
+def test_a_job_killed_at_any_moment_ends_with_every_row_once(tmp_path):
+    random = Random(7)
+    started = time.monotonic()
+    write_job(tmp_path / "undisturbed.duckdb", "a")
+    one_chunk = (time.monotonic() - started) / CHUNKS
+    interrupted = 0
+    for moment, chunks in enumerate([-1, -1, 0, 1, 1, 2, 3, CHUNKS]):
+        path = tmp_path / f"{moment}.duckdb"
+        killed_after(chunks, random.uniform(0, one_chunk), path, "a")
+        if path.exists():
+            assert_whole_chunks(path)
+        interrupted += 0 < write_job(path, "a") < CHUNKS
+        assert read(path, ROWS_OF_JOBS) == rows_of("a")
+        assert_whole_chunks(path)
+    assert interrupted >= 3
+
+
+# What creates the file, writes a chunk and ends a job; the kills at random moments hit the inside of DuckDB.
+STEPS = {"create", "write", "end", "_swap"}
+
+
+def write_until(step, *args, **kwargs):
+    """write_job, killed before the given line of the functions in STEPS."""
+    lines = 0
+
+    def trace(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_name not in STEPS or "mtl_rank" not in frame.f_code.co_filename:
+            return None
+        lines += event == "line"
+        if lines == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
+    write_job(*args, **kwargs)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_job_killed_at_any_step_ends_with_every_row_once(tmp_path, replace):
+    old = tmp_path / "old.duckdb"
+    write_job(old, "old", chunks=1)
+    for step in range(1, 99):
+        path = tmp_path / f"{step}.duckdb"
+        if replace:
+            shutil.copy(old, path)
+        process = start(write_until, step, path, "a", replace=replace, chunks=1)
+        process.join(SECONDS)
+        if replace:
+            assert read(path, ROWS_OF_JOBS) in (rows_of("old")[:ROWS], rows_of("a")[:ROWS])
+        elif path.exists():
+            assert_whole_chunks(path)
+        write_job(path, "a", replace=replace, chunks=1)
+        assert read(path, ROWS_OF_JOBS) == rows_of("a")[:ROWS]
+        if process.exitcode == 0:
+            break
+    assert 15 < step < 98
+
+
+def test_a_replacement_killed_at_any_moment_leaves_the_old_scores_or_the_new(tmp_path):
+    random = Random(11)
+    old = tmp_path / "old.duckdb"
+    write_job(old, "old")
+    started = time.monotonic()
+    write_job(tmp_path / "undisturbed.duckdb", "new", replace=True)
+    one_chunk = (time.monotonic() - started) / CHUNKS
+    for moment, chunks in enumerate([0, 2, CHUNKS - 1, *[CHUNKS] * 5]):
+        path = tmp_path / f"{moment}.duckdb"
+        shutil.copy(old, path)
+        killed_after(chunks, random.uniform(0, one_chunk), path, "new", replace=True)
+        assert read(path, ROWS_OF_JOBS) in (rows_of("old"), rows_of("new"))
+        write_job(path, "new", replace=True)
+        assert read(path, ROWS_OF_JOBS) == rows_of("new")
+        tables = read(path, "SELECT table_name FROM duckdb_tables() ORDER BY 1")
+        assert tables == [("scores",), ("scores_jobs",)]
+
+
+def test_ctrl_c_stops_a_job_that_another_run_completes(tmp_path):
+    path = tmp_path / "scores.duckdb"
+    random = Random(3)
+    for chunks in (-1, 1, 2):
+        killed_after(chunks, random.uniform(0, 0.1), path, "a", signal_number=signal.SIGINT)
+    write_job(path, "a", patience=Patience(job=0))
+    assert read(path, ROWS_OF_JOBS) == rows_of("a")
+
+
+def test_processes_that_start_one_job_at_once_write_it_once(tmp_path):
+    path = tmp_path / "scores.duckdb"
+    outcome = processes.Queue()
+    racing = [start(report, write_job, outcome, path, "a") for _ in range(3)]
+    written = [outcome.get(timeout=SECONDS) for _ in racing]
+    assert sorted(written) == [0, 0, CHUNKS]
+    assert read(path, ROWS_OF_JOBS) == rows_of("a")
+
+
+def test_different_jobs_take_turns_on_one_new_file(tmp_path):
+    path = tmp_path / "scores.duckdb"
+    outcome = processes.Queue()
+    racing = [start(report, write_job, outcome, path, job_id) for job_id in ("a", "b", "c")]
+    assert [outcome.get(timeout=SECONDS) for _ in racing] == [CHUNKS] * 3
+    assert read(path, ROWS_OF_JOBS) == rows_of("a") + rows_of("b") + rows_of("c")
+    assert {(job.job_id, job.state, job.rows) for job in jobs(ScoresTarget(path))} == {
+        (job_id, "finished", CHUNKS * ROWS) for job_id in ("a", "b", "c")
+    }
+
+
+def test_a_job_that_runs_is_refused_by_name_and_taken_over_once_its_holder_is_dead(tmp_path):
+    path = tmp_path / "scores.duckdb"
+    hold = processes.Event(), processes.Event()
+    holder = start(write_job, path, "a", hold=hold)
+    assert hold[0].wait(SECONDS)
+    with pytest.raises(ScoresError, match=f"job a .* is running: process {holder.pid} on "):
+        write_job(path, "a", patience=Patience(job=0))
+    [state] = jobs(ScoresTarget(path))
+    assert (state.state, state.holder.pid) == ("running", holder.pid)
+    os.kill(holder.pid, signal.SIGKILL)
+    deadline = time.monotonic() + SECONDS
+    while jobs(ScoresTarget(path))[0].state == "running" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert write_job(path, "a", patience=Patience(job=0)) == CHUNKS
+    holder.join()
+
+
+def test_a_dead_process_that_nobody_waited_for_is_no_holder():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = started_at(process.pid)
+    assert started is not None
+    assert started_at(process.pid) == started != started_at(os.getpid())
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert started_at(process.pid) is None
+    process.communicate()
+    assert started_at(process.pid) is None
+
+
+def test_a_waiting_job_says_so_and_finds_the_work_done(tmp_path):
+    path = tmp_path / "scores.duckdb"
+    hold = processes.Event(), processes.Event()
+    holder = start(write_job, path, "a", hold=hold)
+    assert hold[0].wait(SECONDS)
+    said = []
+
+    def notify(line):
+        said.append(line)
+        hold[1].set()
+
+    assert write_job(path, "a", patience=Patience(notify=notify)) == 0
+    assert f"process {holder.pid}" in said[0]
+    assert "waiting" in said[0]
+    holder.join()
+
+
+def hold_open(path, opened, release):
+    with duckdb.connect(str(path)):
+        opened.set()
+        release.wait(SECONDS)
+
+
+def test_a_file_held_open_elsewhere_is_waited_for(tmp_path):
+    path = tmp_path / "scores.duckdb"
+    opened, release = processes.Event(), processes.Event()
+    other = start(hold_open, path, opened, release)
+    assert opened.wait(SECONDS)
+    with pytest.raises(ScoresError, match=f"held open by process {other.pid}; gave up after"):
+        write_job(path, "a", patience=Patience(file=0.1))
+    said = []
+
+    def notify(line):
+        said.append(line)
+        release.set()
+
+    assert write_job(path, "a", patience=Patience(notify=notify)) == CHUNKS
+    assert f"held open by process {other.pid}" in said[0]
+    other.join()
+
+
+def test_readers_get_in_during_a_job_and_see_whole_chunks(tmp_path):
+    path = tmp_path / "scores.duckdb"
+    write_job(path, "a")
+    process = start(write_job, path, "b", chunks=15)
+    counts = []
+    while process.is_alive():
+        [(rows,)] = read(path, "SELECT count(*) FROM scores WHERE job_id = 'b'", patience=1.0)
+        counts.append(rows)
+    process.join()
+    assert counts == sorted(counts)
+    assert all(rows % ROWS == 0 for rows in counts)
+    assert len(set(counts)) > 5
+
+
+def test_readers_never_see_a_mixture_of_old_and_new_scores(tmp_path):
+    path = tmp_path / "scores.duckdb"
+    write_job(path, "old")
+    process = start(write_job, path, "new", replace=True)
+    seen = []
+    while not seen or process.is_alive():
+        seen.append(read(path, "SELECT job_id, count(*) FROM scores GROUP BY ALL", patience=1.0))
+    process.join()
+    seen.append(read(path, "SELECT job_id, count(*) FROM scores GROUP BY ALL"))
+    assert [("old", CHUNKS * ROWS)] in seen
+    assert seen[-1] == [("new", CHUNKS * ROWS)]
+    assert all(state in ([("old", CHUNKS * ROWS)], [("new", CHUNKS * ROWS)]) for state in seen)
+
+
+def write_within(path, size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    return write_job(path, "a", chunks=30)
+
+
+@pytest.mark.parametrize("size", [20_000, 400_000, 700_000])
+def test_a_full_disk_keeps_what_was_committed(tmp_path, size):
+    path = tmp_path / "scores.duckdb"
+    outcome = processes.Queue()
+    start(report, write_within, outcome, path, size)
+    error = outcome.get(timeout=SECONDS)
+    assert isinstance(error, ScoresError)
+    assert re.search(
+        r"scores\.duckdb.*File too large.*\nWhat was committed before is safe: run again", str(error)
+    )
+    assert_whole_chunks(path)
+    assert write_job(path, "a", chunks=30) > 0
+    assert read(path, "SELECT count(*), count(DISTINCT item_id) FROM scores") == [(30 * ROWS, 30 * ROWS)]
+
+
+def write_as_nobody(path):
+    os.seteuid(65534)
+    return write_job(path, "a")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user than the owner of the folder")
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, exists):
+    path = tmp_path / "closed" / "scores.duckdb"
+    path.parent.mkdir()
+    if exists:
+        write_job(path, "before")
+    for folder in (path.parent, *path.parent.parents):
+        if folder.is_relative_to(tmp_path.parent.parent) and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    outcome = processes.Queue()
+    start(report, write_as_nobody, outcome, path)
+    error = outcome.get(timeout=SECONDS)
+    assert isinstance(error, ScoresError)
+    assert re.search(r"scores\.duckdb.*Permission denied", str(error))
+    assert len(str(error).splitlines()) <= 2
+
+
+def write_naive_timestamps(path):
+    zone = duckdb.execute("SELECT current_setting('TimeZone')").fetchone()[0]
+    with DuckDBSink(ScoresTarget(path), SCHEMA, run_id="run", job_id="a") as sink:
+        scores = scores_of("a", 0)
+        naive = scores["event_timestamp"].cast(pa.timestamp("us"))
+        sink.commit(Chunk(0, 0, ROWS), scores.set_column(2, "event_timestamp", naive))
+        sink.finish(1)
+    return zone
+
+
+def test_timestamps_without_a_zone_are_utc(tmp_path, monkeypatch):
+    path = tmp_path / "scores.duckdb"
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    elsewhere = multiprocessing.get_context("spawn")
+    outcome = elsewhere.Queue()
+    elsewhere.Process(target=report, args=(write_naive_timestamps, outcome, path), daemon=True).start()
+    assert outcome.get(timeout=SECONDS) == "Asia/Shanghai"
+    assert read(path, ROWS_OF_JOBS) == rows_of("a")[:ROWS]
