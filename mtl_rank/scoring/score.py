@@ -75,7 +75,7 @@ def score(
         },
         as_of=as_of,
     )
-    job_id = _job_id(predictor, snapshot)
+    job_id = _job_id(predictor, snapshot, replace)
     keys = repository.schema.join_keys
     schema = ScoresSchema({key: snapshot.columns[key] for key in keys}, tuple(predictor.outputs))
     patience = Patience(job=float("inf") if wait else 0.0, notify=reporter.say)
@@ -144,8 +144,8 @@ def _chunks(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting)
 
 
-def _job_id(predictor: Predictor, snapshot: Snapshot) -> str:
-    """A fingerprint of all that decides the scores: the weights, and the candidates with their times."""
+def _job_id(predictor: Predictor, snapshot: Snapshot, replace: bool) -> str:
+    """A fingerprint of all that decides the table: the weights, the candidates with their times, the mode."""
     weights = hashlib.sha256(predictor.run.weights.read_bytes()).hexdigest()
-    facts = [predictor.run.id, weights, snapshot.rows, snapshot.digest, CHUNK_ROWS]
+    facts = [predictor.run.id, weights, snapshot.rows, snapshot.digest, CHUNK_ROWS, replace]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
