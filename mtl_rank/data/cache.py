@@ -137,7 +137,8 @@ def _fingerprint(config: ProjectConfig, repository: FeatureRepository, snapshot:
         "schema": repository.schema.model_dump(mode="json"),
         "sources": sources,
         "valid": config.split.valid.isoformat(),
-        "tasks": {name: task.model_dump(mode="json") for name, task in config.tasks.items()},
+        # A list: the order of the tasks is that of the label columns.
+        "tasks": [[name, task.model_dump(mode="json")] for name, task in config.tasks.items()],
         "dim": config.model.dim,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
