@@ -100,7 +100,7 @@ def number_keys(rows: Rows, keys: Sequence[str], number: int) -> str:
     distinct = f"SELECT DISTINCT {quote_all(keys)} FROM {quote(rows.table)} WHERE {known}"
     return (
         f"CREATE TABLE {quote(f'keys {number}')} AS "
-        f"SELECT *, CAST(row_number() OVER () AS BIGINT) AS id FROM ({distinct})"
+        f"SELECT *, CAST(row_number() OVER () AS INTEGER) AS id FROM ({distinct})"
     )
 
 
@@ -111,7 +111,7 @@ def number_rows(rows: Rows, key_sets: Sequence[tuple[str, ...]]) -> str:
     numbered = ", ".join(["row_number() OVER () - 1 AS r", time, *map(quote, columns)])
     select, joins = ["e.r", "e.t"], []
     for number, keys in enumerate(key_sets):
-        table, identity = quote(f"keys {number}"), "CAST(0 AS BIGINT)"
+        table, identity = quote(f"keys {number}"), "CAST(0 AS INTEGER)"
         if keys:
             identity = f"{table}.id"
             on = " AND ".join(f"e.{quote(key)} = {table}.{quote(key)}" for key in keys)
@@ -139,7 +139,7 @@ def history(
     created = f"epoch_us({instant(f's.{quote(view.created)}')})" if view.created else None
     from_created = from_created and created is not None
     known = f"greatest({ts}, {created})" if from_created else ts
-    joins, identity = "", "CAST(0 AS BIGINT)"
+    joins, identity = "", "CAST(0 AS INTEGER)"
     if view.keys:
         identity = "k.id"
         on = " AND ".join(f"s.{quote(source)} = k.{quote(entity)}" for entity, source in view.keys)

@@ -144,7 +144,9 @@ class SavedDatasetDuckDBStorage(SavedDatasetStorage):  # type: ignore[misc]
         return SavedDatasetDuckDBStorage(options["path"], options["table"])
 
     def to_proto(self) -> SavedDatasetStorageProto:
-        proto: SavedDatasetStorageProto = self._custom_storage_proto(_options(path=self.path, table=self.table))
+        proto: SavedDatasetStorageProto = self._custom_storage_proto(
+            _options(path=self.path, table=self.table)
+        )
         return proto
 
     def to_data_source(self) -> DuckDBSource:

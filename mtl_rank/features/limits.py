@@ -8,7 +8,7 @@ import duckdb
 JOIN_ROW_BYTES = 256
 """Memory that one row of either side of the narrow join takes at its peak, sort buffers included."""
 
-_FETCH_SHARE = 8
+_FETCH_SHARE = 4
 _FEWEST_ROWS = 2**16
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -29,7 +29,7 @@ class Limits:
         return self.join_rows or max(_FEWEST_ROWS, memory // JOIN_ROW_BYTES)
 
     def fetched(self, memory: int, kinds: Sequence[str]) -> int:
-        """fetch_rows, or what an eighth of `memory` bytes holds of rows of these DuckDB types."""
+        """fetch_rows, or what a quarter of `memory` bytes holds of rows of these DuckDB types."""
         return self.fetch_rows or max(_FEWEST_ROWS, memory // _FETCH_SHARE // sum(map(_width, kinds)))
 
 

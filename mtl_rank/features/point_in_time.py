@@ -101,10 +101,10 @@ class PointInTimeJoin:
                 con.execute(statement)
             _match(con, inputs, self.limits.joined(memory), self.from_created)
             kinds = [view.source.columns[source] for view in inputs.views for source, _ in view.features]
-            parts = con.sql(_ordered_rows(inputs.rows)).to_arrow_reader(self.limits.fetched(memory, kinds))
+            entity_rows = con.sql(_ordered_rows(inputs.rows)).to_arrow_reader()
             offset = 0
-            for part in parts:
-                beside.register(PART, pa.Table.from_batches([part]))
+            for part in _parts(entity_rows, self.limits.fetched(memory, kinds)):
+                beside.register(PART, part)
                 for batch in _fetch(beside, inputs, offset, part.num_rows).to_arrow_reader(rows):
                     yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
                 offset += part.num_rows
@@ -217,6 +217,18 @@ def _create_matched(inputs: Inputs) -> str:
 def _ordered_rows(rows: Rows) -> str:
     time = quote(rows.timestamp)
     return f"SELECT * REPLACE ({instant(time)} AS {time}) FROM {quote(rows.table)}"
+
+
+def _parts(batches: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
+    """Batches put together to tables of about `rows` rows."""
+    part: list[pa.RecordBatch] = []
+    for batch in batches:
+        if part and sum(map(len, part)) + len(batch) > rows:
+            yield pa.Table.from_batches(part)
+            part = []
+        part.append(batch)
+    if part:
+        yield pa.Table.from_batches(part)
 
 
 def _fetch(
