@@ -140,7 +140,7 @@ def _truth(config: ProjectConfig, project: Path, keys: pl.Series) -> dict[str, D
     if not path.is_file() or keys.dtype == pl.Null:
         return {}
     try:
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise DataError(f"truth: {path} cannot be read: {str(error).splitlines()[0]}") from None
     if key not in table.columns:

@@ -1,5 +1,6 @@
 """Snapshot of entity rows + FeatureService -> a stream of Arrow record batches, from any Feast offline store."""
 
+import glob
 from datetime import datetime
 
 import duckdb
@@ -54,7 +55,7 @@ def _rows_sql(snapshot: Snapshot, start: datetime | None, end: datetime | None, 
         conditions.append(f"{quote(EVENT_TIMESTAMP)} >= {_timestamp_literal(start)}")
     if end is not None:
         conditions.append(f"{quote(EVENT_TIMESTAMP)} < {_timestamp_literal(end)}")
-    path = str(snapshot.path.resolve()).replace("'", "''")
+    path = glob.escape(str(snapshot.path.resolve())).replace("'", "''")
     return f"SELECT * FROM read_parquet('{path}') WHERE {' AND '.join(conditions)}"
 
 

@@ -4,6 +4,7 @@ What is trained or scored is then one fixed input with a number for each row, wh
 or the files behind it meanwhile.
 """
 
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,7 +85,7 @@ def snapshot_rows(
 
 def _opened(path: Path, shown: str, before: datetime | None) -> Snapshot:
     with Engine().connect() as con:
-        written = con.read_parquet(str(path))
+        written = con.read_parquet(glob.escape(str(path)))
         columns = dict(zip(written.columns, map(str, written.types), strict=True))
         # A sum of hashes does not depend on threads; the row number in each makes it depend on the order.
         ((count, timed, first, last, digest),) = written.aggregate(
