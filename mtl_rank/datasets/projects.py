@@ -7,6 +7,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from mtl_rank.config import CONFIG_NAME
 from mtl_rank.datasets.kuairand import import_kuairand
 from mtl_rank.errors import ConfigError, MtlRankError, did_you_mean
 from mtl_rank.progress import Reporter
@@ -67,13 +68,20 @@ def _copy_shop(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         project = Path(scratch) / "project"
         project.mkdir()
-        shutil.copy(origin / "mtlrank.yaml", project)
+        shutil.copy(origin / CONFIG_NAME, project)
         for part in ("feature_repo", "data"):
             shutil.copytree(origin / part, project / part, ignore=_NOT_COPIED)
-        (project / ".gitignore").write_text("runs/\nfeature_repo/data/\n*.duckdb\n", encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
+        (project / ".gitignore").write_text("runs/\ncache/\nfeature_repo/data/\n*.duckdb\n", encoding="utf-8")
+        _publish(project, folder)
+
+
+def _publish(project: Path, folder: Path) -> None:
+    if not folder.exists():
         project.rename(folder)
+        return
+    # An empty folder may be someone's current one: it is filled, last with what makes it a project.
+    for part in sorted(project.iterdir(), key=lambda path: path.name == CONFIG_NAME):
+        part.rename(folder / part.name)
 
 
 def _shop_template() -> Path:
