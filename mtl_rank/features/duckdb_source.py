@@ -160,29 +160,54 @@ def duckdb_relation(
 
     Raises DataError when the file or the table does not exist, or the query is not one SELECT.
     """
-    file = base / source.path
-    if not file.is_file():
-        raise DataError(f"{label}: {nothing_at(file)}")
     with readable(label):
-        con.execute(f"ATTACH ? AS {quote(name)} (READ_ONLY)", [str(file)])
+        attach(con, name, source, base, label)
         if source.table is not None:
-            return _table(con, name, file, source.table, label)
+            return _rows_of_table(con, name, source.table, label)
         sql = single_select(con, source.query or "", label)
         with in_catalog(con, name):
             return Relation(label, sql, columns_of(con, sql, {}), catalog=name)
 
 
-def _table(con: duckdb.DuckDBPyConnection, name: str, file: Path, table: str, label: str) -> Relation:
+def attach(
+    con: duckdb.DuckDBPyConnection,
+    name: str,
+    source: DuckDBSource,
+    base: Path,
+    label: str,
+    *,
+    write: bool = False,
+) -> None:
+    """Attach the file of a source as `name`. write: it may be changed, and is created when it does not exist.
+
+    Raises DataError when there is no file to read, duckdb.Error when another process holds it.
+    """
+    file = base / source.path
+    if not write and not file.is_file():
+        raise DataError(f"{label}: {nothing_at(file)}")
+    con.execute(f"ATTACH ? AS {quote(name)} ({'READ_WRITE' if write else 'READ_ONLY'})", [str(file)])
+
+
+def tables_of(con: duckdb.DuckDBPyConnection, name: str) -> dict[str, tuple[str, str]]:
+    """The tables and views of an attached database: `table` (of schema main) or `schema.table` -> (SQL, kind)."""
     found = con.sql(
         "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE table_catalog = $name",
         params={"name": name},
     ).fetchall()
-    known = {f"{schema}.{plain}": (schema, plain, kind) for schema, plain, kind in found}
-    known |= {plain: (schema, plain, kind) for schema, plain, kind in found if schema == "main"}
-    if table not in known:
-        raise DataError(f"{label}: {file} has no table {table!r}; {did_you_mean(table, known)}")
-    schema, plain, kind = known[table]
-    sql = f"{quote(name)}.{quote(schema)}.{quote(plain)}"
+    tables = {}
+    for schema, table, kind in found:
+        sql = f"{quote(name)}.{quote(schema)}.{quote(table)}"
+        tables[f"{schema}.{table}"] = (sql, kind)
+        if schema == "main":
+            tables[table] = (sql, kind)
+    return tables
+
+
+def _rows_of_table(con: duckdb.DuckDBPyConnection, name: str, table: str, label: str) -> Relation:
+    tables = tables_of(con, name)
+    if table not in tables:
+        raise DataError(f"{label}: its DuckDB file has no table {table!r}; {did_you_mean(table, tables)}")
+    sql, kind = tables[table]
     columns = columns_of(con, sql, {})
     if kind != "BASE TABLE":
         return Relation(label, sql, columns, catalog=name)

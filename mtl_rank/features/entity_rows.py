@@ -142,6 +142,6 @@ def _with_times(rows: pd.DataFrame) -> pd.DataFrame:
     if not (pd.api.types.is_object_dtype(column) or pd.api.types.is_string_dtype(column)):
         return rows
     try:
-        return rows.assign(**{EVENT_TIMESTAMP: pd.to_datetime(column, utc=True)})
+        return rows.assign(**{EVENT_TIMESTAMP: pd.to_datetime(column, utc=True, format="mixed")})
     except (ValueError, TypeError) as error:
         raise DataError(f"{LABEL}: {EVENT_TIMESTAMP} is not a time: {error}".split("\n")[0]) from error

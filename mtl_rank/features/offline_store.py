@@ -3,12 +3,16 @@
 In any feature repository: `offline_store: {type: mtl_rank.features.offline_store.DuckDBAsofOfflineStore}`.
 """
 
+import logging
+from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from feast.data_source import DataSource
+from feast.feature_logging import LoggingConfig, LoggingSource
 from feast.feature_view import FeatureView
 from feast.infra.offline_stores.offline_store import OfflineStore
 from feast.infra.registry.base_registry import BaseRegistry
@@ -16,14 +20,18 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.utils import compute_non_entity_date_range
 
+from mtl_rank.errors import DataError
 from mtl_rank.features.limits import Limits
 from mtl_rank.features.point_in_time import PointInTimeJoin
 from mtl_rank.features.pulls import Pull
 from mtl_rank.features.relations import arrow_types
-from mtl_rank.features.requests import Period, Request, name_of
+from mtl_rank.features.requests import Period, Request, label_of, name_of
 from mtl_rank.features.retrieval_job import DuckDBAsofRetrievalJob, LazyMetadata, Select
 from mtl_rank.features.sources import read_source
 from mtl_rank.features.sql import Engine
+from mtl_rank.features.writes import Places, append_batch, write_logs
+
+logger = logging.getLogger(__name__)
 
 
 class DuckDBAsofOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
@@ -34,6 +42,7 @@ class DuckDBAsofOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     threads: default: one per core.
     join_rows: entity rows plus feature rows in one join; larger inputs are joined one window of time after
         another. fetch_rows: entity rows whose features are read together. Default: as many as memory_limit holds.
+    staging_location: a folder, local or s3://..., for to_remote_storage; with an S3 endpoint of its own if need be.
     """
 
     type: Literal["mtl_rank.features.offline_store.DuckDBAsofOfflineStore"] = (
@@ -44,6 +53,8 @@ class DuckDBAsofOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     threads: int | None = None
     join_rows: int | None = None
     fetch_rows: int | None = None
+    staging_location: str | None = None
+    staging_location_endpoint_override: str | None = None
 
 
 class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
@@ -90,7 +101,7 @@ class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
         keys = [column for column in inputs.rows.columns if column != inputs.rows.timestamp]
         return DuckDBAsofRetrievalJob(
             join,
-            base=request.base,
+            places=_places(config),
             full_feature_names=full_feature_names,
             on_demand_feature_views=on_demand,
             metadata=LazyMetadata(feature_refs, keys, join.span),
@@ -126,6 +137,39 @@ class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
         columns = (join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
         return _pull(config, Pull(data_source, _base(config), *columns, start_date, end_date, newest=False))
 
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig,
+        feature_view: FeatureView,
+        table: pa.Table,
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Add rows to the batch source of a view: a new parquet file, or rows of a DuckDB table.
+
+        Raises DataError when the columns or their types do not fit the source.
+        """
+        append_batch(table, feature_view.batch_source, _base(config), label_of(feature_view))
+        if progress:
+            progress(table.num_rows)
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: pa.Table | Path,
+        source: LoggingSource,  # noqa: ARG004, Feast passes it
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,  # noqa: ARG004, Feast passes it
+    ) -> None:
+        """Add logs of served features, a table or a folder of parquet files, to their destination."""
+        write_logs(data, logging_config.destination, _base(config))
+
+    def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
+        """Warns, as Feast does, when a source cannot be read: its data may come later."""
+        try:
+            self.get_table_column_names_and_types_from_data_source(config, data_source)
+        except DataError as error:
+            logger.warning("%s", error)
+
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource
     ) -> list[tuple[str, str]]:
@@ -139,12 +183,17 @@ def _pull(config: RepoConfig, pull: Pull) -> DuckDBAsofRetrievalJob:
     engine = _engine(config)
     with closing(engine.connect()) as con:
         pull.prepare(con)
-    return DuckDBAsofRetrievalJob(Select(engine, pull.prepare), base=pull.base)
+    return DuckDBAsofRetrievalJob(Select(engine, pull.prepare), places=_places(config))
 
 
 def _base(config: RepoConfig) -> Path:
     """The folder in which relative paths start."""
     return Path(config.repo_path or ".").resolve()
+
+
+def _places(config: RepoConfig) -> Places:
+    store = config.offline_store
+    return Places(_base(config), store.staging_location, store.staging_location_endpoint_override)
 
 
 def _engine(config: RepoConfig) -> Engine:

@@ -1,6 +1,7 @@
 """Parquet files as relations: one file, a folder, hive partitions or a glob."""
 
 import re
+from fnmatch import fnmatch
 from glob import escape, glob
 from pathlib import Path
 
@@ -52,6 +53,27 @@ def parquet_files(path: str, base: Path, label: str) -> list[str]:
     if not files:
         raise DataError(f"{label}: {problem}")
     return files
+
+
+def appended_place(path: str, base: Path, label: str) -> tuple[str, list[str]]:
+    """The folder in which new files belong to a source, and the columns that are folders in it.
+
+    Raises DataError when the source is a glob that no new file can match.
+    """
+    full = base / path
+    if is_glob(path) and not full.exists():
+        folder = fixed_folder(full)
+        *folders, name = full.relative_to(folder).parts
+        if not fnmatch(f"{'0' * 20}-0-0.parquet", name) or any(part != "**" for part in folders):
+            raise DataError(f"{label}: no new file can match {path}; name a folder, or *.parquet in one")
+    elif full.is_dir():
+        folder = full
+    else:
+        return f"{path}{APPENDED}", []
+    parts = [
+        part for file in parquet_files(path, base, label) for part in Path(file).relative_to(folder).parts
+    ]
+    return str(folder), list(dict.fromkeys(part.split("=")[0] for part in parts[:-1] if "=" in part))
 
 
 def is_glob(path: str) -> bool:

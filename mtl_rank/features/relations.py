@@ -50,14 +50,19 @@ def columns_of(con: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, An
     return dict(zip(head.columns, map(str, head.types), strict=True))
 
 
-def arrow_types(con: duckdb.DuckDBPyConnection, relation: Relation) -> list[tuple[str, str]]:
-    """Names and Arrow types of the columns, in the spelling that Feast's type map knows."""
+def arrow_schema(con: duckdb.DuckDBPyConnection, relation: Relation) -> pa.Schema:
+    """The columns as Arrow types, lists spelled as Arrow and Feast spell them. Reads no rows."""
     select = ", ".join(f"{relation.value(column)} AS {quote(column)}" for column in relation.columns)
     with in_catalog(con, relation.catalog):
         head = con.sql(
             f"SELECT {select} FROM {relation.sql} AS s LIMIT 0", params=dict(relation.values) or None
         )
-        return [(field.name, str(_plain(field.type))) for field in head.to_arrow_table().schema]
+        return pa.schema([(field.name, _plain(field.type)) for field in head.to_arrow_table().schema])
+
+
+def arrow_types(con: duckdb.DuckDBPyConnection, relation: Relation) -> list[tuple[str, str]]:
+    """Names and Arrow types of the columns as text, which Feast's type map knows."""
+    return [(field.name, str(field.type)) for field in arrow_schema(con, relation)]
 
 
 def copy_rows(

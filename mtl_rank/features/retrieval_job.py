@@ -5,7 +5,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import duckdb
@@ -16,9 +15,10 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.saved_dataset import SavedDatasetStorage
 from feast.types import from_feast_to_pyarrow_type
 
-from mtl_rank.errors import DataError
+from mtl_rank.errors import ConfigError, DataError
 from mtl_rank.features.relations import first_line
 from mtl_rank.features.sql import Engine
+from mtl_rank.features.writes import Places, save, stage
 
 WHOLE_RESULT_ROWS = 2**20
 
@@ -105,7 +105,7 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
         self,
         query: Query,
         *,
-        base: Path,
+        places: Places,
         full_feature_names: bool = False,
         on_demand_feature_views: list[OnDemandFeatureView] | None = None,
         metadata: RetrievalMetadata | None = None,
@@ -113,7 +113,7 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
         self._query = query
         self._full_feature_names = full_feature_names
         self._on_demand_feature_views = on_demand_feature_views or []
-        self._base = base
+        self._places = places
         self._metadata = metadata
 
     def to_arrow_batches(self, rows: int = 65536) -> pa.RecordBatchReader:
@@ -143,9 +143,30 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
             return self._query.sql()
 
     def persist(
-        self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None
+        self,
+        storage: SavedDatasetStorage,
+        allow_overwrite: bool = False,
+        timeout: int | None = None,  # noqa: ARG002, Feast passes it
     ) -> None:
-        raise NotImplementedError
+        """Write the result, features of on-demand views included, as a stream.
+
+        Raises SavedDatasetLocationAlreadyExists when something is there and allow_overwrite is False.
+        """
+        save(self.to_arrow_batches(), storage.to_data_source(), self._places.base, overwrite=allow_overwrite)
+
+    def supports_remote_storage_export(self) -> bool:
+        return self._places.staging is not None
+
+    def to_remote_storage(self) -> list[str]:
+        """Write the result to a new folder below staging_location and return the paths of its parquet files.
+
+        Raises ConfigError when feature_store.yaml names no staging_location.
+        """
+        if self._places.staging is None:
+            raise ConfigError(
+                "to_remote_storage needs staging_location below offline_store in feature_store.yaml"
+            )
+        return stage(self.to_arrow_batches(), self._places)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002, Feast passes it
         with _clear_errors():

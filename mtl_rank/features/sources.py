@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import duckdb
 import pyarrow.dataset as ds
 from feast.data_format import DeltaFormat
 from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
-from pyarrow.fs import FileSystem
 
 from mtl_rank.errors import DataError
 from mtl_rank.features.duckdb_source import DuckDBSource, duckdb_relation
+from mtl_rank.features.files import is_remote, place_of
 from mtl_rank.features.parquet import parquet_relation
 from mtl_rank.features.relations import Relation, columns_of, readable
 from mtl_rank.features.relations import first_line as first_line
@@ -41,7 +40,7 @@ def _read_file(
 ) -> Relation:
     if isinstance(source.file_format, DeltaFormat):
         return _arrow_relation(con, name, lambda: _delta_dataset(source, base, label), label)
-    if urlparse(source.path).netloc:
+    if is_remote(source.path):
         return _arrow_relation(con, name, lambda: _remote_dataset(source), label)
     return parquet_relation(con, name, source.path, base, label)
 
@@ -55,12 +54,18 @@ def _arrow_relation(
 
 
 def _remote_dataset(source: FileSource) -> ds.Dataset:
-    filesystem, path = FileSource.create_filesystem_and_path(
-        source.path, source.s3_endpoint_override or "", source.resolve_credentials()
+    filesystem, path = place_of(
+        source.path, Path(), source.s3_endpoint_override, source.resolve_credentials()
     )
-    if filesystem is None:
-        filesystem, path = FileSystem.from_uri(path)
     return ds.dataset(path, filesystem=filesystem, format="parquet", partitioning="hive")
+
+
+def delta_place(source: FileSource, base: Path) -> tuple[str, dict[str, str] | None]:
+    """The address of a Delta table and the storage options that `deltalake` needs for it."""
+    options = dict(source.resolve_credentials() or {})
+    if source.s3_endpoint_override:
+        options["AWS_ENDPOINT_URL"] = source.s3_endpoint_override
+    return source.path if is_remote(source.path) else str(base / source.path), options or None
 
 
 def _delta_dataset(source: FileSource, base: Path, label: str) -> ds.Dataset:
@@ -68,11 +73,8 @@ def _delta_dataset(source: FileSource, base: Path, label: str) -> ds.Dataset:
         from deltalake import DeltaTable  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise DataError(f"{label}: its source is a Delta table; install `deltalake` to read it") from error
-    options = dict(source.resolve_credentials() or {})
-    if source.s3_endpoint_override:
-        options["AWS_ENDPOINT_URL"] = source.s3_endpoint_override
-    path = source.path if urlparse(source.path).netloc else str(base / source.path)
-    return DeltaTable(path, storage_options=options or None).to_pyarrow_dataset()
+    path, options = delta_place(source, base)
+    return DeltaTable(path, storage_options=options).to_pyarrow_dataset()
 
 
 _READERS: dict[type, Callable[[duckdb.DuckDBPyConnection, str, Any, Path, str], Relation]] = {

@@ -1,0 +1,103 @@
+"""Parquet files written so that a reader never sees half of one, on a local disk or in an object store."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlparse
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from feast.infra.offline_stores.file_source import FileSource
+from pyarrow.fs import FileSystem, LocalFileSystem
+
+from mtl_rank.errors import DataError
+
+ROWS_PER_FILE = 2**22
+
+_PARTIAL = ".partial"
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is the address of something in an object store, such as s3://bucket/folder."""
+    return bool(urlparse(path).netloc)
+
+
+def place_of(
+    path: str, base: Path, endpoint: str | None = None, credentials: dict[str, str] | None = None
+) -> tuple[FileSystem, str]:
+    """The file system of a path and the path on it. Relative paths start at `base`.
+
+    endpoint, credentials: for S3, as Feast's FileSource gives them.
+    """
+    if not is_remote(path):
+        return LocalFileSystem(), str(base / path)
+    filesystem, inside = FileSource.create_filesystem_and_path(path, endpoint or "", credentials)
+    return FileSystem.from_uri(path) if filesystem is None else (filesystem, inside)
+
+
+def add_files(
+    data: pa.Table | pa.RecordBatchReader, filesystem: FileSystem, folder: str, hive: Sequence[str] = ()
+) -> list[str]:
+    """Add rows to a folder, which is created, in new files; what is there stays as it is.
+
+    hive: columns that become folders named `column=value`. Returns the paths of the new files.
+    """
+    local = isinstance(filesystem, LocalFileSystem)
+    written: list[str] = []
+    ds.write_dataset(
+        data,
+        folder,
+        format="parquet",
+        filesystem=filesystem,
+        partitioning=ds.partitioning(pa.schema([data.schema.field(name) for name in hive]), flavor="hive"),
+        basename_template=f"{_new_name()}-{{i}}.parquet{_PARTIAL if local else ''}",
+        existing_data_behavior="overwrite_or_ignore",
+        max_rows_per_file=ROWS_PER_FILE,
+        file_visitor=lambda file: written.append(file.path),
+    )
+    return [_complete(path) for path in written] if local else written
+
+
+def replace_file(data: pa.RecordBatchReader, path: Path) -> None:
+    """Write one file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}{_PARTIAL}")
+    with pq.ParquetWriter(partial, data.schema) as writer:
+        for batch in data:
+            writer.write_batch(batch)
+    partial.replace(path)
+
+
+def replace_folder(data: pa.RecordBatchReader, folder: Path) -> None:
+    """Write a folder of files; those that were in it go when the new ones are complete.
+
+    Raises DataError when the folder holds anything but parquet files: it is not a data set then.
+    """
+    old = [entry for entry in folder.rglob("*") if entry.is_file()] if folder.exists() else []
+    foreign = [entry for entry in old if entry.suffix != ".parquet"]
+    if foreign:
+        raise DataError(
+            f"{folder} will not be overwritten: it holds {foreign[0].name}, which is no parquet file"
+        )
+    fresh = folder.with_name(f".{folder.name}-{uuid4().hex}")
+    try:
+        written = add_files(data, LocalFileSystem(), str(fresh))
+        for entry in old:
+            entry.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in map(Path, written):
+            path.rename(folder / path.name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _new_name() -> str:
+    """A name that no other call uses and that sorts after those of earlier calls."""
+    return f"{time.time_ns():020d}-{uuid4().hex[:8]}"
+
+
+def _complete(path: str) -> str:
+    return str(Path(path).rename(path.removesuffix(_PARTIAL)))
