@@ -113,6 +113,20 @@ def test_an_epoch_that_was_broken_off_continues_with_the_next_batch(given):
     assert torch.equal(torch.cat(again), torch.cat(whole))
 
 
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_each_batch_among_them(world):
+    rows, batch_size = 5000, 512
+    _, whole = epoch_of(rows, batch_size)
+    shares = [
+        [numbers_of(batch) for batch in ShuffledBatches(numbered(rows), batch_size, 1, 0, rank, world)]
+        for rank in range(world)
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(torch.cat(parts).sort().values, batch.sort().values)
+        sizes = [len(part) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
 def test_a_batch_mixes_rows_from_all_over():
     """Of 32 runs a block holds 16; a batch of 1024 rows meets each of them, and in no order."""
     _, parts = epoch_of(2 * BLOCK_ROWS, 1024)

@@ -54,6 +54,7 @@ def config_of(**changes):
             "precision": "fp32",
             "accelerator": "cpu",
             "embedding_lr": 0.05,
+            "embedding_l2": 0.01,
             "lr": 0.01,
         },
     }

@@ -2,6 +2,8 @@
 
 import csv
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from mtl_rank.data.labels import Target
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.predict import to_batch
 from mtl_rank.progress import Silent
+from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import choose_precision, fit, prior_logits
 from mtl_rank.training.validation import validation_metrics
 
@@ -46,6 +49,11 @@ def history_of(folder):
     with (folder / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [row for row in rows if row["loss/ctr"]], [row for row in rows if row["valid/ne"]]
+
+
+def without_times(folder):
+    times = {"seconds", "rows_per_second"}
+    return [[{k: v for k, v in row.items() if k not in times} for row in part] for part in history_of(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +114,54 @@ def test_one_seed_gives_equal_weights_to_the_last_bit(split, tmp_path, method):
     assert weights.keys() == again.keys()
     assert all(torch.equal(weights[name], again[name]) for name in weights)
     assert first.valid == second.valid
-    steps = [
-        [{k: v for k, v in row.items() if k not in ("seconds", "rows_per_second")} for row in part]
-        for part in history_of(tmp_path / "first")
-    ]
-    assert steps == [
-        [{k: v for k, v in row.items() if k not in ("seconds", "rows_per_second")} for row in part]
-        for part in history_of(tmp_path / "second")
-    ]
+    assert without_times(tmp_path / "first") == without_times(tmp_path / "second")
     _, other = split.fit(tmp_path / "other", config_of(weighting={"method": method}, fit={"seed": 8}))
     assert not all(torch.equal(weights[name], other[name]) for name in weights)
+
+
+class Stops(Silent):
+    """Presses Ctrl-C when told for the `number`-th time how far an epoch is."""
+
+    def __init__(self, number):
+        self.left = number
+
+    def advance(self, done, note=""):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+STOPS = [("adagrad", [1], {}), ("adam", [2], {}), ("adam", [3], {}), ("adagrad", [1, 2], {})]
+SCHEDULED = pytest.param(
+    "adagrad",
+    [1],
+    {"schedule": "cosine", "warmup_steps": 20},
+    marks=pytest.mark.xfail(
+        reason="the number of steps is asked of the trainer before the position in the epoch is restored",
+        strict=True,
+    ),
+)
+
+
+@pytest.mark.parametrize(("rule", "stops", "schedule"), [*STOPS, SCHEDULED])
+def test_an_interrupted_training_ends_in_the_same_weights(split, tmp_path, rule, stops, schedule):
+    """Stopped within an epoch (odd: after step 50 of 94) or at its end, once or twice."""
+    config = config_of(
+        fit={"batch_size": 32, "clip_norm": 1.0, "embedding_optimizer": rule, **schedule},
+        model={"dropout": 0.3},
+        weighting={"method": "loss_scale"},
+    )
+    whole, expected = split.fit(tmp_path / "whole", config)
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    for number in stops:
+        with pytest.raises(TrainingInterrupted):
+            fit(config, split.encoder, split.train, split.valid, folder, Stops(number))
+    result = fit(config, split.encoder, split.train, split.valid, folder, Silent())
+    weights = load_file(folder / "model.safetensors")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert (result.valid, result.best_epoch, result.epochs) == (whole.valid, whole.best_epoch, whole.epochs)
+    assert without_times(folder) == without_times(tmp_path / "whole")
 
 
 def test_training_stops_when_patience_epochs_brought_nothing(tmp_path):

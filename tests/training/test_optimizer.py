@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtl_rank.training.optim import RankingOptimizer, sum_by_row
+from mtl_rank.training.optim import RankingOptimizer, learning_rate_factor, sum_by_row
 
 ROWS, DIM = 10, 3
 
@@ -21,8 +21,10 @@ def sparse_gradient(rows, seed):
     return torch.sparse_coo_tensor(index, values, (ROWS, DIM), check_invariants=True)
 
 
-def of_table(table, l2=0.0, lr=0.1):
-    return RankingOptimizer(dense=[], tables=[table], lr=1e-3, weight_decay=0.0, table_lr=lr, table_l2=l2)
+def of_table(table, l2=0.0, lr=0.1, rule="adagrad"):
+    return RankingOptimizer(
+        dense=[], tables=[table], lr=1e-3, weight_decay=0.0, table_lr=lr, table_l2=l2, table_rule=rule
+    )
 
 
 STEPS = [[1, 1, 4], [4, 9, 1, 1, 4], [0], [9, 9, 9, 0]]
@@ -46,9 +48,30 @@ def test_rows_follow_row_wise_adagrad(l2):
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.3])
-def test_rows_that_a_batch_does_not_name_stay_bit_equal(l2):
+def test_rows_follow_lazy_adam(l2):
+    """Moments of the touched rows alone advance; their bias is that of the steps of the table."""
     table = parameter(ROWS, DIM)
-    optimizer = of_table(table, l2)
+    optimizer = of_table(table, l2, rule="adam")
+    weights = table.detach().numpy().astype(np.float64)
+    mean, square = np.zeros((ROWS, DIM)), np.zeros((ROWS, DIM))
+    for step, rows in enumerate(STEPS, start=1):
+        gradient = sparse_gradient(rows, step)
+        for row in set(rows):
+            g = gradient.to_dense()[row].numpy() + l2 * weights[row]
+            mean[row] = 0.9 * mean[row] + 0.1 * g
+            square[row] = 0.999 * square[row] + 0.001 * g**2
+            corrected = np.sqrt(square[row] / (1 - 0.999**step))
+            weights[row] -= 0.1 * mean[row] / (1 - 0.9**step) / (corrected + 1e-8)
+        table.grad = gradient
+        optimizer.step()
+        np.testing.assert_allclose(table.detach().numpy(), weights, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["adagrad", "adam"])
+@pytest.mark.parametrize("l2", [0.0, 0.3])
+def test_rows_that_a_batch_does_not_name_stay_bit_equal(l2, rule):
+    table = parameter(ROWS, DIM)
+    optimizer = of_table(table, l2, rule=rule)
     for seed, rows in enumerate(STEPS):
         before = table.detach().clone()
         table.grad = sparse_gradient(rows, seed)
@@ -127,11 +150,19 @@ def test_the_closure_runs_once_and_with_gradients():
     assert not torch.equal(weight, before)
 
 
-def test_a_restored_optimizer_continues_as_if_nothing_had_happened():
+@pytest.mark.parametrize("rule", ["adagrad", "adam"])
+def test_a_restored_optimizer_continues_as_if_nothing_had_happened(rule):
     def make():
         dense, table, scale = parameter(4, 5), parameter(ROWS, DIM, seed=1), parameter(3, seed=2)
         optimizer = RankingOptimizer(
-            [dense], [table], lr=0.01, weight_decay=0.1, table_lr=0.1, table_l2=0.01, undecayed=[scale]
+            dense=[dense],
+            tables=[table],
+            lr=0.01,
+            weight_decay=0.1,
+            table_lr=0.1,
+            table_l2=0.01,
+            table_rule=rule,
+            undecayed=[scale],
         )
         return optimizer, (dense, table, scale)
 
@@ -158,3 +189,34 @@ def test_a_restored_optimizer_continues_as_if_nothing_had_happened():
     run(second, restored, range(5, 9))
     for p, q in zip(restored, expected, strict=True):
         assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize(("norm", "expected"), [(0.5, 0.5), (4.0, 4.0), (1e9, None), (None, None)])
+def test_clipping_scales_the_gradients_of_tables_and_layers_alike(norm, expected):
+    """With one step of plain Adagrad and AdamW's first moment the scaled gradients can be read off."""
+    dense, table = parameter(4, 5), parameter(ROWS, DIM, seed=1)
+    optimizer = RankingOptimizer(
+        dense=[dense], tables=[table], lr=0.01, weight_decay=0.0, table_lr=0.1, table_l2=0.0, clip_norm=norm
+    )
+    dense.grad = torch.randn(4, 5, generator=torch.Generator().manual_seed(3)) * 3
+    table.grad = sparse_gradient([1, 1, 7], 4)
+    of_dense, of_rows = dense.grad.clone(), table.grad.to_dense()[[1, 7]]
+    whole = torch.cat([of_dense.flatten(), of_rows.flatten()]).norm().item()
+    factor = 1 if expected is None else expected / whole
+    optimizer.step()
+    torch.testing.assert_close(
+        optimizer.state[dense]["exp_avg"], 0.1 * factor * of_dense, rtol=1e-4, atol=1e-6
+    )
+    row_sums = optimizer.state[table]["row_sum"][[1, 7]]
+    torch.testing.assert_close(row_sums, (factor * of_rows).square().mean(dim=1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+def test_learning_rates_rise_then_follow_their_schedule(schedule, warmup):
+    found = [learning_rate_factor(step, 100, warmup, schedule) for step in range(101)]
+    assert found[:warmup] == pytest.approx([(step + 1) / warmup for step in range(warmup)])
+    assert found[warmup] == 1
+    after = np.arange(101 - warmup) / (100 - warmup)
+    expected = {"constant": 1 + 0 * after, "linear": 1 - after, "cosine": (1 + np.cos(np.pi * after)) / 2}
+    assert found[warmup:] == pytest.approx(expected[schedule], abs=1e-12)
