@@ -32,8 +32,13 @@ user_profile = FeatureView(
         Field(name="city_tier", dtype=Int64, description="Four tiers, largest cities first."),
         Field(name="device", dtype=Int64, description="0 app, 1 web, 2 mobile web."),
         Field(name="income_band", dtype=Int64, description="Five bands, lowest first."),
-        Field(name="loyalty_tier", dtype=Int64, description="0 none .. 3 gold."),
-        Field(name="uses_coupons", dtype=Int64, description="1 if a coupon was ever redeemed."),
+        Field(
+            name="price_preference",
+            dtype=Float32,
+            description="Price level the user said to look for at sign-up, 1 = usual.",
+        ),
+        Field(name="loyalty_tier", dtype=Int64, description="0 none .. 4 gold."),
+        Field(name="coupon_use", dtype=Int64, description="0 never .. 3 always."),
     ],
 )
 
@@ -107,7 +112,12 @@ user_category = FeatureView(
     source=user_category_hours,
     owner=OWNER,
     schema=[
-        Field(name="stated_interest", dtype=Int64, description="0 none .. 3 strong, ticked at sign-up."),
+        Field(
+            name="stated_interest",
+            dtype=Int64,
+            description="0 none .. 10 strong, as the user said at sign-up.",
+            tags={"mtlrank.role": "dense"},
+        ),
         Field(name="impressions", dtype=Int64, tags=COUNT),
         Field(name="clicks", dtype=Int64, tags=COUNT),
         Field(name="purchases", dtype=Int64, tags=COUNT),
@@ -134,15 +144,14 @@ user_history = FeatureView(
 
 
 @on_demand_feature_view(
-    sources=[user_stats, item_profile],
+    sources=[user_profile, item_profile],
     # Feast compares these fields with what it infers, so they carry neither description nor tags.
     schema=[Field(name="price_gap", dtype=Float32)],
     mode="pandas",
-    description="Log of the item's price level over the level the user usually clicks: 0 is a match.",
+    description="Log of the item's price level over the level the user looks for: 0 is a match.",
     owner=OWNER,
 )
 def price_match(inputs: pd.DataFrame) -> pd.DataFrame:
-    """Users without a click yet are taken to be used to the usual price."""
-    used_to = inputs["usual_price_level"].astype("float64").fillna(1.0)
-    gap = np.log(inputs["price_level"].astype("float64") / used_to)
+    """Missing where either side is unknown."""
+    gap = np.log(inputs["price_level"].astype("float64") / inputs["price_preference"].astype("float64"))
     return pd.DataFrame({"price_gap": gap.astype("float32")})

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mtl_rank.datasets.shop.world import DAYS, Ints
+from mtl_rank.datasets.shop.month import DAYS
+from mtl_rank.datasets.shop.world import Ints
 
 _HOURS = 24 * DAYS + 1
 

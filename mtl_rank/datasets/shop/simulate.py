@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from mtl_rank.datasets.shop.sessions import (
+from mtl_rank.datasets.shop.month import (
+    DAY_MICROSECONDS,
+    DAYS,
     HOUR_MICROSECONDS,
-    Impressions,
     rows_per_day,
-    simulate_day,
+    timestamps,
 )
-from mtl_rank.datasets.shop.sources import Sources, closing_time
-from mtl_rank.datasets.shop.tables import TableFiles, month_time, table
-from mtl_rank.datasets.shop.world import DAYS, Ints, World, build_world
+from mtl_rank.datasets.shop.pages import Pages, show_pages
+from mtl_rank.datasets.shop.responses import Responses, respond
+from mtl_rank.datasets.shop.sources import Sources
+from mtl_rank.datasets.shop.tables import TableFiles, table
+from mtl_rank.datasets.shop.world import Ints, World, build_world
 from mtl_rank.errors import ConfigError, DataError
 
 MIN_ROWS = 1_000
@@ -63,9 +66,9 @@ def simulate_shop(
     world = build_world(users, items, seed)
     clicks = purchases = 0
     with _published(out) as folder, TableFiles(folder) as files:
-        for day, impressions in _run(world, rows, seed, files):
-            clicks += int(impressions.clicked.sum())
-            purchases += int(impressions.purchased.sum())
+        for day, responses in enumerate(_run(world, rows, seed, files)):
+            clicks += int(responses.clicked.sum())
+            purchases += int(responses.purchased.sum())
             if progress:
                 progress(day + 1, DAYS)
         files.append("candidates", _candidates(world, seed))
@@ -82,49 +85,55 @@ def simulate_shop(
 
 def _shop_size(rows: int) -> tuple[int, int]:
     """Users grow with the impressions, items with their square root, as in a shop that finds customers."""
-    return max(50, rows // 60), round(3_000 * (rows / 500_000) ** 0.5)
+    return max(50, rows // 60), round(2_500 * (rows / 500_000) ** 0.5)
 
 
-def _run(world: World, rows: int, seed: int, files: TableFiles) -> Iterator[tuple[int, Impressions]]:
+def _run(world: World, rows: int, seed: int, files: TableFiles) -> Iterator[Responses]:
+    """Write one day after the other. Each day is a draw of its own, given the world."""
     sources = Sources(world)
     impression = request = 1
-    for day, count in enumerate(rows_per_day(rows)):
+    for day, count in enumerate(rows_per_day(rows).tolist()):
         for name, piece in sources.at_midnight(day):
             files.append(name, piece)
-        impressions = simulate_day(world, day, int(count), seed)
-        ids = impression + np.arange(count)
-        files.append("impressions", _impression_rows(world, impressions, ids, request))
-        files.append(
-            "truth",
-            table(
-                "truth",
-                impression_id=ids,
-                ctr=np.round(impressions.ctr, 5),
-                cvr=np.round(impressions.cvr, 5),
-                dwell=np.round(impressions.dwell, 2),
-            ),
-        )
-        for name, piece in sources.after(impressions):
+        rng = np.random.default_rng([seed, 1, day])
+        pages = show_pages(world, day, count, rng)
+        responses = respond(world, day, pages, rng)
+        ids = np.arange(impression, impression + count)
+        files.append("impressions", _impression_rows(world, ids, request, pages, responses))
+        files.append("truth", _truth_rows(ids, responses))
+        for name, piece in sources.after(day, pages, responses):
             files.append(name, piece)
-        impression += int(count)
-        request += int(impressions.page[-1]) + 1
-        yield day, impressions
+        impression += count
+        request += int(pages.page[-1]) + 1
+        yield responses
 
 
-def _impression_rows(world: World, day: Impressions, ids: Ints, first_request: int) -> pa.Table:
+def _impression_rows(
+    world: World, ids: Ints, first_request: int, pages: Pages, responses: Responses
+) -> pa.Table:
     return table(
         "impressions",
         impression_id=ids,
-        request_id=day.page + first_request,
-        user_id=day.user + 1,
-        item_id=day.item + 1,
-        category_id=world.items.category[day.item],
-        event_timestamp=month_time(day.time),
-        position=day.position,
-        hour=day.hour % 24,
-        clicked=day.clicked,
-        purchased=day.purchased,
-        dwell_seconds=day.dwell_seconds,
+        request_id=pages.page + first_request,
+        user_id=pages.user + 1,
+        item_id=pages.item + 1,
+        category_id=world.items.category[pages.item],
+        event_timestamp=timestamps(pages.time),
+        position=pages.position,
+        hour=pages.time // HOUR_MICROSECONDS % 24,
+        clicked=responses.clicked,
+        purchased=responses.purchased,
+        dwell_seconds=responses.dwell_seconds,
+    )
+
+
+def _truth_rows(ids: Ints, responses: Responses) -> pa.Table:
+    return table(
+        "truth",
+        impression_id=ids,
+        ctr=np.round(responses.ctr, 5),
+        cvr=np.round(responses.cvr, 5),
+        dwell=np.round(responses.dwell, 2),
     )
 
 
@@ -135,13 +144,13 @@ def _candidates(world: World, seed: int) -> pa.Table:
     chosen = np.sort(rng.choice(users, min(_CANDIDATE_USERS, users), replace=False))
     each = min(_CANDIDATES_PER_USER, items)
     item = np.concatenate([np.sort(rng.choice(items, each, replace=False)) for _ in chosen])
-    morning = closing_time() + _CANDIDATE_HOUR * HOUR_MICROSECONDS
+    morning = DAYS * DAY_MICROSECONDS + _CANDIDATE_HOUR * HOUR_MICROSECONDS
     return table(
         "candidates",
         user_id=np.repeat(chosen, each) + 1,
         item_id=item + 1,
         category_id=world.items.category[item],
-        event_timestamp=month_time(np.full(len(item), morning)),
+        event_timestamp=timestamps(np.full(len(item), morning)),
         hour=np.full(len(item), _CANDIDATE_HOUR),
     )
 

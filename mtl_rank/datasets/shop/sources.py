@@ -9,10 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from mtl_rank.datasets.shop.running import RunningHistory, RunningTotals, Totals
-from mtl_rank.datasets.shop.sessions import DAY_MICROSECONDS, HOUR_MICROSECONDS, Impressions, asked_level
-from mtl_rank.datasets.shop.tables import month_time, table
-from mtl_rank.datasets.shop.world import CATEGORIES, DAYS, Floats, Ints, World
+from mtl_rank.datasets.shop.month import DAY_MICROSECONDS, HOUR_MICROSECONDS, timestamps
+from mtl_rank.datasets.shop.pages import Pages
+from mtl_rank.datasets.shop.responses import Responses, asked_level
+from mtl_rank.datasets.shop.running import Histories, RunningHistory, RunningTotals, Totals
+from mtl_rank.datasets.shop.tables import table
+from mtl_rank.datasets.shop.world import CATEGORIES, Floats, Ints, World
 
 HISTORY_LENGTH = 50
 _DAY, _WEEK = 24, 24 * 7
@@ -40,19 +42,22 @@ class Sources:
         if priced.any():
             yield "item_profile", _item_profile(self.world, np.flatnonzero(priced), day)
 
-    def after(self, day: Impressions) -> Iterator[tuple[str, pa.Table]]:
+    def after(self, day: int, pages: Pages, responses: Responses) -> Iterator[tuple[str, pa.Table]]:
         """What each hour of the day adds to the statistics."""
-        ones = np.ones_like(day.user)
-        tenths = np.rint(np.nan_to_num(day.dwell_seconds) * 10).astype(np.int64)
-        thousandths = np.rint(day.level * 1000).astype(np.int64) * day.clicked
-        counts = np.stack([ones, day.clicked, day.purchased, tenths, thousandths], axis=1)
+        user, item = pages.user, pages.item
+        hour = pages.time // HOUR_MICROSECONDS
+        clicked, purchased = responses.clicked, responses.purchased
+        # Whole tenths and thousandths add up exactly, in any order.
+        tenths = np.rint(np.nan_to_num(responses.dwell_seconds) * 10).astype(np.int64)
+        thousandths = np.rint(asked_level(self.world, item, day) * 1000).astype(np.int64) * clicked
+        counts = np.stack([np.ones_like(user), clicked, purchased, tenths, thousandths], axis=1)
+        pair = user * CATEGORIES + self.world.items.category[item]
+        seen = clicked == 1
 
-        yield "user_stats", _user_stats(self.user_totals.update(day.user, day.hour, counts))
-        yield "item_stats", _item_stats(self.item_totals.update(day.item, day.hour, counts[:, :4]))
-        category = self.world.items.category[day.item]
-        pair = day.user * CATEGORIES + category
-        yield "user_category", self._user_category(self.category_totals.update(pair, day.hour, counts[:, :3]))
-        yield "user_history", self._user_history(day)
+        yield "user_stats", _user_stats(self.user_totals.update(user, hour, counts))
+        yield "item_stats", _item_stats(self.item_totals.update(item, hour, counts[:, :4]))
+        yield "user_category", self._user_category(self.category_totals.update(pair, hour, counts[:, :3]))
+        yield "user_history", _user_history(self.history.update(user[seen], hour[seen], item[seen] + 1))
 
     def _user_category(self, totals: Totals) -> pa.Table:
         user, category = totals.key // CATEGORIES, totals.key % CATEGORIES
@@ -63,17 +68,6 @@ class Sources:
             stated=self.world.users.interest[user, category],
             lifetime=totals.lifetime,
             week=totals.windows[_WEEK],
-        )
-
-    def _user_history(self, day: Impressions) -> pa.Table:
-        clicked = day.clicked == 1
-        past = self.history.update(day.user[clicked], day.hour[clicked], day.item[clicked] + 1)
-        offsets = pa.array(past.offsets, pa.int32())
-        return table(
-            "user_history",
-            user_id=past.key + 1,
-            event_timestamp=_hour_end(past.hour),
-            clicked_items=pa.ListArray.from_arrays(offsets, pa.array(past.values, pa.int64())),
         )
 
 
@@ -89,8 +83,9 @@ def _user_profile(world: World, user: Ints, day: int) -> pa.Table:
         city_tier=users.city_tier[user],
         device=users.device[user],
         income_band=users.income_band[user],
+        price_preference=np.round(users.price_preference[user], 2),
         loyalty_tier=users.loyalty_tier[user],
-        uses_coupons=users.uses_coupons[user],
+        coupon_use=users.coupon_use[user],
     )
 
 
@@ -182,6 +177,16 @@ def _item_stats(totals: Totals) -> pa.Table:
     )
 
 
+def _user_history(past: Histories) -> pa.Table:
+    offsets = pa.array(past.offsets, pa.int32())
+    return table(
+        "user_history",
+        user_id=past.key + 1,
+        event_timestamp=_hour_end(past.hour),
+        clicked_items=pa.ListArray.from_arrays(offsets, pa.array(past.values, pa.int64())),
+    )
+
+
 def _rate(part: Ints | Floats, whole: Ints, prior: float, weight: float) -> Floats:
     """A mean drawn towards the prior, as if `weight` cases of it had been seen before."""
     rate: Floats = (part + prior * weight) / (whole + weight)
@@ -189,13 +194,8 @@ def _rate(part: Ints | Floats, whole: Ints, prior: float, weight: float) -> Floa
 
 
 def _midnight(day: int, rows: int) -> pa.Array:
-    return month_time(np.full(rows, day * DAY_MICROSECONDS))
+    return timestamps(np.full(rows, day * DAY_MICROSECONDS))
 
 
 def _hour_end(hour: Ints) -> pa.Array:
-    return month_time((hour + 1) * HOUR_MICROSECONDS)
-
-
-def closing_time() -> int:
-    """The end of the simulated month, in microseconds since its beginning."""
-    return DAYS * DAY_MICROSECONDS
+    return timestamps((hour + 1) * HOUR_MICROSECONDS)

@@ -1,6 +1,5 @@
 """The columns of every file of the shop, and how the files are written."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,11 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mtl_rank.datasets.shop.world import Ints
+from mtl_rank.datasets.shop.month import TIMESTAMP
 
-FIRST_DAY = datetime(2026, 3, 1, tzinfo=UTC)
 _ROW_GROUP = 131_072
-_TIME = pa.timestamp("us", tz="UTC")
 _KEY, _INT, _SMALL, _FLOAT = pa.int64(), pa.int64(), pa.int8(), pa.float32()
 
 SCHEMAS: dict[str, pa.Schema] = {
@@ -25,7 +22,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "user_id": _KEY,
             "item_id": _KEY,
             "category_id": _KEY,
-            "event_timestamp": _TIME,
+            "event_timestamp": TIMESTAMP,
             "position": _SMALL,
             "hour": _SMALL,
             "clicked": _SMALL,
@@ -37,19 +34,20 @@ SCHEMAS: dict[str, pa.Schema] = {
         {"impression_id": _KEY, "ctr": pa.float64(), "cvr": pa.float64(), "dwell": pa.float64()}
     ),
     "candidates": pa.schema(
-        {"user_id": _KEY, "item_id": _KEY, "category_id": _KEY, "event_timestamp": _TIME, "hour": _SMALL}
+        {"user_id": _KEY, "item_id": _KEY, "category_id": _KEY, "event_timestamp": TIMESTAMP, "hour": _SMALL}
     ),
     "user_profile": pa.schema(
-        {"user_id": _KEY, "event_timestamp": _TIME, "created": _TIME}
+        {"user_id": _KEY, "event_timestamp": TIMESTAMP, "created": TIMESTAMP}
         | dict.fromkeys(
-            ["age_band", "city_tier", "device", "income_band", "loyalty_tier", "uses_coupons"], _INT
+            ["age_band", "city_tier", "device", "income_band", "loyalty_tier", "coupon_use"], _INT
         )
+        | {"price_preference": _FLOAT}
     ),
     "item_profile": pa.schema(
         {
             "item_id": _KEY,
-            "event_timestamp": _TIME,
-            "created": _TIME,
+            "event_timestamp": TIMESTAMP,
+            "created": TIMESTAMP,
             "subcategory": _INT,
             "brand": _INT,
             "tags": pa.list_(_INT),
@@ -61,21 +59,23 @@ SCHEMAS: dict[str, pa.Schema] = {
         }
     ),
     "user_stats": pa.schema(
-        {"user_id": _KEY, "event_timestamp": _TIME}
+        {"user_id": _KEY, "event_timestamp": TIMESTAMP}
         | dict.fromkeys(["impressions", "clicks", "purchases", "clicks_7d"], _INT)
         | dict.fromkeys(["click_rate", "purchase_rate", "mean_dwell", "usual_price_level"], _FLOAT)
     ),
     "item_stats": pa.schema(
-        {"item_id": _KEY, "event_timestamp": _TIME}
+        {"item_id": _KEY, "event_timestamp": TIMESTAMP}
         | dict.fromkeys(["impressions_1d", "clicks_1d", "impressions_7d", "clicks_7d"], _INT)
         | dict.fromkeys(["click_rate_7d", "click_rate", "purchase_rate", "mean_dwell"], _FLOAT)
     ),
     "user_category": pa.schema(
-        {"user_id": _KEY, "category_id": _KEY, "event_timestamp": _TIME}
+        {"user_id": _KEY, "category_id": _KEY, "event_timestamp": TIMESTAMP}
         | dict.fromkeys(["stated_interest", "impressions", "clicks", "purchases", "clicks_7d"], _INT)
         | {"click_rate": _FLOAT}
     ),
-    "user_history": pa.schema({"user_id": _KEY, "event_timestamp": _TIME, "clicked_items": pa.list_(_INT)}),
+    "user_history": pa.schema(
+        {"user_id": _KEY, "event_timestamp": TIMESTAMP, "clicked_items": pa.list_(_INT)}
+    ),
 }
 
 
@@ -86,12 +86,6 @@ def table(name: str, **columns: pa.Array | NDArray[np.generic]) -> pa.Table:
     if columns:
         raise TypeError(f"{name} has no column {', '.join(columns)}")
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def month_time(microseconds: Ints) -> pa.Array:
-    """Microseconds since the simulated month began, as timestamps in UTC."""
-    epoch = int(FIRST_DAY.timestamp()) * 1_000_000
-    return pa.array(microseconds + epoch, _TIME)
 
 
 class TableFiles:

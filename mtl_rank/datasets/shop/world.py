@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_rank.datasets.shop.month import DAYS, WEEKS
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-DAYS = 30
 CATEGORIES = 20
 SUBCATEGORIES = 4 * CATEGORIES
 BRANDS = 60
 TAGS = 30
 TAGS_PER_ITEM = 3
 CHRONOTYPES = 2
-WEEKS = (DAYS + 6) // 7
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class Users:
     city_tier: Ints
     device: Ints
     income_band: Ints
+    price_preference: Floats  # stated at sign-up, 1 = usual
     loyalty_tier: Ints
-    uses_coupons: Ints
-    interest: Ints  # (U, CATEGORIES) stated at sign-up, 0 none .. 3 strong
+    coupon_use: Ints
+    interest: Ints  # (U, CATEGORIES) stated at sign-up, 0 none .. 10 strong
 
 
 @dataclass(frozen=True)
@@ -100,19 +101,20 @@ def _draw_users(n: int, rng: np.random.Generator) -> Users:
     city_tier = rng.choice(4, n, p=[0.3, 0.3, 0.25, 0.15])
     device = rng.choice(3, n, p=[0.5, 0.3, 0.2])
     taste = (
-        0.45 * rng.standard_normal((6, CATEGORIES))[age_band]
-        + 0.25 * rng.standard_normal((4, CATEGORIES))[city_tier]
-        + 0.86 * rng.standard_normal((n, CATEGORIES))
+        0.6 * rng.standard_normal((6, CATEGORIES))[age_band]
+        + 0.4 * rng.standard_normal((4, CATEGORIES))[city_tier]
+        + 0.3 * rng.standard_normal((3, CATEGORIES))[device]
+        + 0.6 * rng.standard_normal((n, CATEGORIES))
     )
-    price_level = 0.45 * rng.standard_normal(n) - 0.08 * (city_tier - 1.5)
-    sensitivity = np.exp(0.5 * rng.standard_normal(n) - 0.125)
-    spending = 0.45 * rng.standard_normal(n)
-    stated = taste + 0.6 * rng.standard_normal(taste.shape)
+    price_level = 0.4 * rng.standard_normal(n) - 0.08 * (city_tier - 1.5)
+    sensitivity = np.exp(0.35 * rng.standard_normal(n) - 0.06)
+    spending = 0.3 * rng.standard_normal(n) + 0.1 * (age_band - 2)
+    stated = taste + 0.25 * rng.standard_normal(taste.shape)
     return Users(
         taste=taste,
         price_level=price_level,
         sensitivity=sensitivity,
-        engagement=np.array([0.2, 0.0, -0.35])[device] + 0.3 * rng.standard_normal(n),
+        engagement=np.array([0.25, 0.0, -0.4])[device] + 0.12 * rng.standard_normal(n),
         spending=spending,
         patience=0.3 * rng.standard_normal(n) + 0.06 * (age_band - 2),
         activity=np.exp(0.8 * rng.standard_normal(n)),
@@ -122,22 +124,23 @@ def _draw_users(n: int, rng: np.random.Generator) -> Users:
         age_band=age_band,
         city_tier=city_tier,
         device=device,
-        income_band=np.digitize(price_level + 0.25 * rng.standard_normal(n), [-0.5, -0.17, 0.17, 0.5]),
-        loyalty_tier=np.digitize(spending + 0.3 * rng.standard_normal(n), [-0.2, 0.3, 0.8]),
-        uses_coupons=(sensitivity + 0.4 * rng.standard_normal(n) > 1.1).astype(np.int64),
-        interest=np.digitize(stated, [-0.4, 0.6, 1.5]),
+        income_band=np.digitize(price_level + 0.3 * rng.standard_normal(n), [-0.5, -0.17, 0.17, 0.5]),
+        price_preference=np.exp(price_level + 0.1 * rng.standard_normal(n)),
+        loyalty_tier=np.digitize(spending + 0.08 * rng.standard_normal(n), [-0.4, -0.1, 0.2, 0.5]),
+        coupon_use=np.digitize(sensitivity + 0.15 * rng.standard_normal(n), [0.6, 0.9, 1.3]),
+        interest=np.clip(np.rint(5 + 2 * stated), 0, 10).astype(np.int64),
     )
 
 
 def _draw_quests(taste: Floats, rng: np.random.Generator) -> Ints:
-    """What each user is looking for, changing every eight days or so towards a category they like."""
+    """What each user is looking for, changing every ten days or so towards a category they like."""
     n = len(taste)
     leaning = cumulative_softmax(taste)
     quests = np.empty((n, DAYS), np.int64)
     for day in range(DAYS):
         category = pick(leaning, rng.random(n))
         fresh = category * 4 + rng.integers(0, 4, n)
-        quests[:, day] = fresh if day == 0 else np.where(rng.random(n) < 0.12, fresh, quests[:, day - 1])
+        quests[:, day] = fresh if day == 0 else np.where(rng.random(n) < 0.1, fresh, quests[:, day - 1])
     return quests
 
 
@@ -148,10 +151,10 @@ def _draw_items(n: int, rng: np.random.Generator) -> Items:
     tags = np.sort(np.argsort(rng.random((n, TAGS)), axis=1)[:, :TAGS_PER_ITEM], axis=1)
     quality = 0.5 * rng.standard_normal(BRANDS)[brand] + 0.86 * rng.standard_normal(n)
     appeal = (
-        0.18 * rng.standard_normal(BRANDS)[brand]
+        0.22 * rng.standard_normal(BRANDS)[brand]
         + 0.22 * rng.standard_normal(TAGS)[tags].mean(axis=1) * np.sqrt(TAGS_PER_ITEM)
         + 0.15 * rng.standard_normal(SUBCATEGORIES)[subcategory]
-        + 0.3 * rng.standard_normal(n)
+        + 0.2 * rng.standard_normal(n)
     )
     list_level = np.exp(0.45 * rng.standard_normal(n) + 0.12 * quality)
     usual_price = np.exp(3.2 + 0.8 * rng.standard_normal(CATEGORIES))
@@ -169,14 +172,14 @@ def _draw_items(n: int, rng: np.random.Generator) -> Items:
         list_price=usual_price[category] * list_level,
         list_level=list_level,
         discount=rng.choice([0.0, 0.1, 0.2, 0.3], (n, WEEKS), p=[0.6, 0.15, 0.15, 0.1]),
-        rating=np.clip(4.0 + 0.4 * quality + 0.15 * rng.standard_normal(n), 1.0, 5.0),
+        rating=np.clip(4.0 + 0.4 * quality + 0.05 * rng.standard_normal(n), 1.0, 5.0),
         reviews=np.floor(np.exp(3.0 + 1.2 * rng.standard_normal(n))).astype(np.int64),
     )
 
 
 def _draw_trends(n: int, rng: np.random.Generator) -> Floats:
-    """A slow random walk around zero, standard deviation 0.4, half forgotten after four days."""
-    keep, deviation = 0.85, 0.4
+    """A slow random walk around zero, standard deviation 0.24, half forgotten after eight days."""
+    keep, deviation = 0.92, 0.24
     trend = np.empty((n, DAYS + 1))
     trend[:, 0] = deviation * rng.standard_normal(n)
     for day in range(DAYS):
