@@ -127,7 +127,8 @@ class Fit(Section):
     """How the network is trained.
 
     batch_size: rows per step; auto = by the number of training rows.
-    embedding_l2: pull towards zero on the embedding rows of each batch.
+    embedding_l2: penalty l2 / 2 * |v|^2 on each embedding row of a batch, in units of one example's loss: the
+        same strength at any batch size.
     embedding_optimizer: adagrad (row-wise, one number of state per row) or adam (lazy, two per value).
     clip_norm: the gradients of a step, tables included, are scaled down to this norm; None = never.
     warmup_steps, schedule: the learning rates rise over the first steps, then stay or fall to zero.
@@ -140,8 +141,8 @@ class Fit(Section):
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     epochs: int = Field(15, gt=0)
     lr: float = Field(1e-3, gt=0)
-    embedding_lr: float = Field(3e-3, gt=0)
-    embedding_l2: float = Field(1e-3, ge=0)
+    embedding_lr: float = Field(3e-2, gt=0)
+    embedding_l2: float = Field(5.0, ge=0)
     embedding_optimizer: Literal["adagrad", "adam"] = "adagrad"
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float | None = Field(None, gt=0)

@@ -58,14 +58,15 @@ def fit(
     """
     L.seed_everything(config.fit.seed, verbose=False)
     network = build_network(config.model, encoder.layout, prior_logits(encoder.targets))
+    batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(train.rows)
     module = RankingModule(
         network,
         TaskLosses(list(config.tasks.values())),
         build_weighting(config),
         encoder.targets,
         config.fit,
+        batch_size,
     )
-    batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(train.rows)
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
     precision = choose_precision(config.fit.precision, config.fit.accelerator)
     checkpoints = Checkpoints(folder / "checkpoints", config.fit.checkpoint_minutes)

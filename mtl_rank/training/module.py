@@ -30,6 +30,7 @@ class RankingModule(L.LightningModule):
         weighting: nn.Module,
         targets: tuple[Target, ...],
         options: Fit,
+        batch_size: int,
     ) -> None:
         super().__init__()
         self.network = network
@@ -37,6 +38,7 @@ class RankingModule(L.LightningModule):
         self.weighting = weighting
         self.targets = targets
         self.options = options
+        self.batch_size = batch_size
         self.losses: Tensor | None = None
         self.weighted: Weighted | None = None
         self.valid: dict[str, float] = {}
@@ -75,7 +77,7 @@ class RankingModule(L.LightningModule):
             lr=options.lr,
             weight_decay=options.weight_decay,
             table_lr=options.embedding_lr,
-            table_l2=options.embedding_l2,
+            table_l2=options.embedding_l2 / self.batch_size,
             table_rule=options.embedding_optimizer,
             clip_norm=options.clip_norm,
         )
