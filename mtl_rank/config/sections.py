@@ -1,18 +1,13 @@
-"""mtlrank.yaml as frozen models. Unknown keys are errors, and errors say what was meant."""
+"""The sections of mtlrank.yaml, each a frozen model that rejects unknown keys."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mtl_rank.errors import ConfigError, did_you_mean
-
-CONFIG_NAME = "mtlrank.yaml"
 
 
 def _utc(value: datetime) -> datetime:
@@ -131,7 +126,8 @@ class Fit(Section):
         same strength at any batch size.
     embedding_optimizer: adagrad (row-wise, one number of state per row) or adam (lazy, two per value).
     clip_norm: the gradients of a step, tables included, are scaled down to this norm; None = never.
-    warmup_steps, schedule: the learning rates rise over the first steps, then stay or fall to zero.
+    warmup_steps, schedule: the learning rates rise over the first steps, then stay (constant), fall to a tenth
+        within each epoch (restarts), or fall to zero over all epochs (linear, cosine).
     devices: processes that share each batch, by Lightning's DDP.
     checkpoint_minutes: how much work a killed run may lose; epochs' ends are always kept.
     monitor: `valid/ne` (mean normalised loss of the tasks, lower is better) or `valid/<task>/<metric>`.
@@ -147,7 +143,7 @@ class Fit(Section):
     weight_decay: float = Field(0.0, ge=0)
     clip_norm: float | None = Field(None, gt=0)
     warmup_steps: int = Field(0, ge=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "restarts", "linear", "cosine"] = "restarts"
     seed: int = Field(7, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     monitor: str = "valid/ne"
@@ -240,97 +236,6 @@ class ProjectConfig(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def load_config(project: Path, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
-    """Read `project/mtlrank.yaml`; `settings` maps dotted keys (`model.experts`) to values that override it.
-
-    Raises ConfigError when the file is missing, is not YAML, or does not fit the models above.
-    """
-    path = project / CONFIG_NAME
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"no {CONFIG_NAME} in {project}; `mtlrank init DIR` makes a project") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    return parse_config(text, str(path), settings or {})
-
-
-def parse_config(text: str, origin: str, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
-    """Parse the text of a configuration; `origin` names it in errors."""
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{origin}{where}: not YAML: {problem}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{origin}: must be a mapping of sections such as tasks: and split:")
-    for key, value in (settings or {}).items():
-        _override(raw, key, value)
-    try:
-        return ProjectConfig.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(error)}") from None
-
-
-def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """`["model.experts=8"]` -> `{"model.experts": 8}`; values are YAML. Raises ConfigError."""
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"--set {pair}: write key=value, such as --set model.experts=8")
-        try:
-            settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {pair}: {value!r} is not a YAML value") from None
-    return settings
-
-
 def _product_name(chain: Sequence[str]) -> str:
     """`parent_child`, but `ctcvr` for cvr given ctr, as the literature has it."""
     return "_".join(chain).replace("ctr_cvr", "ctcvr")
-
-
-def _override(raw: dict[str, Any], dotted: str, value: object) -> None:
-    *parents, last = dotted.split(".")
-    node = raw
-    for part in parents:
-        child = node.setdefault(part, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {dotted}: {part!r} is a value, not a section")
-        node = child
-    node[last] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """The first problem in one line: key, what is wrong, the nearest valid name."""
-    problem = error.errors()[0]
-    # Pydantic adds its own words for alternatives and keys ("constrained-int", "[key]"): they are not the user's.
-    parts = [str(part) for part in problem["loc"] if not re.search(r"[\[\]-]", str(part))]
-    key = ".".join(parts)
-    match problem["type"]:
-        case "extra_forbidden":
-            *parents, last = problem["loc"]
-            return f"unknown key {key!r}; {did_you_mean(str(last), _keys_at(parents))}"
-        case "missing":
-            return f"{key!r} is missing"
-        case "value_error":
-            message = str(problem["ctx"]["error"])
-            return f"{key}: {message}" if key else message
-    shown = repr(problem["input"])
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {shown[:60]}"
-
-
-def _keys_at(path: Sequence[int | str]) -> list[str]:
-    model: Any = ProjectConfig
-    for part in path:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        # A mapping of sections (tasks, context): its next path part is the user's own key.
-        arguments = [a for a in get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if get_origin(annotation) in (dict, Union, UnionType) and arguments:
-            model = arguments[0]
-        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return list(model.model_fields)
