@@ -185,7 +185,9 @@ def attach(
     file = base / source.path
     if not write and not file.is_file():
         raise DataError(f"{label}: {nothing_at(file)}")
-    con.execute(f"ATTACH ? AS {quote(name)} ({'READ_WRITE' if write else 'READ_ONLY'})", [str(file)])
+    # Without TYPE DuckDB would take a parquet or CSV file for a database of one table.
+    mode = "READ_WRITE" if write else "READ_ONLY"
+    con.execute(f"ATTACH ? AS {quote(name)} ({mode}, TYPE duckdb)", [str(file)])
 
 
 def tables_of(con: duckdb.DuckDBPyConnection, name: str) -> dict[str, tuple[str, str]]:

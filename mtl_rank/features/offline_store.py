@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from feast.data_source import DataSource
@@ -19,6 +19,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
 from feast.utils import compute_non_entity_date_range
+from pydantic import ConfigDict, Field, PositiveInt
 
 from mtl_rank.errors import DataError
 from mtl_rank.features.limits import Limits
@@ -45,14 +46,16 @@ class DuckDBAsofOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
     staging_location: a folder, local or s3://..., for to_remote_storage; with an S3 endpoint of its own if need be.
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     type: Literal["mtl_rank.features.offline_store.DuckDBAsofOfflineStore"] = (
         "mtl_rank.features.offline_store.DuckDBAsofOfflineStore"
     )
-    memory_limit: str | None = None
+    memory_limit: Annotated[str, Field(pattern=r"(?i)^\d+(\.\d+)? ?([KMGT]i?)?B$")] | None = None
     temp_directory: str | None = None
-    threads: int | None = None
-    join_rows: int | None = None
-    fetch_rows: int | None = None
+    threads: PositiveInt | None = None
+    join_rows: PositiveInt | None = None
+    fetch_rows: PositiveInt | None = None
     staging_location: str | None = None
     staging_location_endpoint_override: str | None = None
 

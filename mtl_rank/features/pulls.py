@@ -15,8 +15,6 @@ from mtl_rank.features.requests import column_of, time_columns
 from mtl_rank.features.sources import read_source
 from mtl_rank.features.sql import instant, quote
 
-_LOG_DATE = "__log_date"
-
 
 @dataclass(frozen=True)
 class Pull:
@@ -44,35 +42,34 @@ class Pull:
             source = copy_rows(con, "copy", source, source.columns)
         mapping = self.source.field_mapping
         timestamp, created = time_columns(source, self.timestamp, self.created, mapping)
-        columns = {key: source.value(column_of(source, key, mapping)) for key in self.keys}
-        columns |= {name: source.value(column_of(source, name, mapping)) for name in self._features(source)}
-        columns[self.timestamp] = instant(f"s.{quote(timestamp)}")
+        columns = {name: source.value(column_of(source, name, mapping)) for name in self._names(source)}
+        times = {self.timestamp: instant(f"s.{quote(timestamp)}")}
         if self.created and created:
-            columns[self.created] = instant(f"s.{quote(created)}")
-        partition = ", ".join(columns[key] for key in self.keys)
-        order = f"{columns[self.timestamp]} DESC NULLS LAST"
-        if self.created:
-            order += f", {columns[self.created]} DESC NULLS LAST"
-        if not self.keys:
+            times[self.created] = instant(f"s.{quote(created)}")
+        columns |= times
+        keys = [columns[key] for key in self.keys]
+        if not keys:
             # Under this key the online store holds a view without entities.
             columns[DUMMY_ENTITY_ID] = f"'{DUMMY_ENTITY_VAL}'"
-        values = dict(source.values)
-        where = []
-        if self.start:
-            where.append(f"{instant(f's.{quote(timestamp)}')} >= $start")
-            values["start"] = self.start
-        if self.end:
-            where.append(f"{instant(f's.{quote(timestamp)}')} <= $end")
-            values["end"] = self.end
         select = ", ".join(f"{sql} AS {quote(name)}" for name, sql in columns.items())
-        sql = f"SELECT {select} FROM {source.sql} AS s WHERE {' AND '.join(where) or 'TRUE'}"
+        where, values = self._where(times[self.timestamp])
+        sql = f"SELECT {select} FROM {source.sql} AS s WHERE {where}"
+        order = [*times.values(), *([source.position] if source.position else [])]
         if self.newest:
-            over = f"{f'PARTITION BY {partition} ' if partition else ''}ORDER BY {order}"
-            sql += f" QUALIFY row_number() OVER ({over}) = 1"
-        return sql, values
+            newest_first = ", ".join(f"{each} DESC NULLS LAST" for each in order)
+            partition = f"PARTITION BY {', '.join(keys)} " if keys else ""
+            sql += f" QUALIFY row_number() OVER ({partition}ORDER BY {newest_first}) = 1"
+        elif not keys:
+            # Feast writes such rows to the online store one after another: the newest must come last.
+            sql += f" ORDER BY {', '.join(order)}"
+        return sql, {**source.values, **values}
 
-    def _features(self, source: Relation) -> list[str]:
-        if self.features:
-            return [name for name in self.features if name != _LOG_DATE]
-        known = {*self.keys, self.timestamp, self.created}
-        return [name for name in source.columns if name not in known]
+    def _where(self, time: str) -> tuple[str, dict[str, Any]]:
+        bounds = {name: value for name, value in (("start", self.start), ("end", self.end)) if value}
+        signs = {"start": ">=", "end": "<="}
+        return " AND ".join(f"{time} {signs[name]} ${name}" for name in bounds) or "TRUE", bounds
+
+    def _names(self, source: Relation) -> list[str]:
+        times = {self.timestamp, self.created}
+        wanted = self.features or [name for name in source.columns if name not in times]
+        return list(dict.fromkeys([*self.keys, *wanted]))

@@ -69,7 +69,8 @@ def test_every_form_gives_the_same(form: str, folder: Path, stats: FeatureView, 
 
 def test_a_query_runs_once_so_a_sample_stays_one_sample(stats: FeatureView, registry: Registry) -> None:
     """The rows that are matched are the rows that are given back."""
-    query = "SELECT (random() * 2)::BIGINT + 1 AS user, TIMESTAMPTZ '2026-01-01 00:00:12+00' AS event_timestamp FROM range(2000)"
+    time = "TIMESTAMPTZ '2026-01-01 00:00:12+00'"
+    query = f"SELECT (random() * 2)::BIGINT + 1 AS user, {time} AS event_timestamp FROM range(2000)"
     table = ours(query, [stats], registry).to_arrow().to_pandas()
     assert set(zip(table["user"], table["x"].fillna(0), strict=True)) == {(1, 2.0), (2, 3.0), (3, 0.0)}
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 from feast import FeatureView
 from feast.infra.registry.registry import Registry
 from feast.types import Float64, Int64, String
