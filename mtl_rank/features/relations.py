@@ -13,6 +13,8 @@ import pyarrow as pa
 from mtl_rank.errors import DataError, did_you_mean
 from mtl_rank.features.sql import quote, quote_all
 
+PANDAS_INDEX = "__index_level_"
+
 _NANOSECONDS = re.compile(r"\b(TIMESTAMP|TIMESTAMPTZ)_NS\b")
 
 
@@ -51,8 +53,12 @@ def columns_of(con: duckdb.DuckDBPyConnection, sql: str, values: Mapping[str, An
 
 
 def arrow_schema(con: duckdb.DuckDBPyConnection, relation: Relation) -> pa.Schema:
-    """The columns as Arrow types, lists spelled as Arrow and Feast spell them. Reads no rows."""
-    select = ", ".join(f"{relation.value(column)} AS {quote(column)}" for column in relation.columns)
+    """The columns as Arrow types, lists spelled as Arrow and Feast spell them. Reads no rows.
+
+    The index that pandas may have written is no column.
+    """
+    columns = [column for column in relation.columns if not column.startswith(PANDAS_INDEX)]
+    select = ", ".join(f"{relation.value(column)} AS {quote(column)}" for column in columns)
     with in_catalog(con, relation.catalog):
         head = con.sql(
             f"SELECT {select} FROM {relation.sql} AS s LIMIT 0", params=dict(relation.values) or None

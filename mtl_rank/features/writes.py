@@ -19,7 +19,7 @@ from mtl_rank.errors import DataError
 from mtl_rank.features.duckdb_source import DuckDBSource, attach, tables_of
 from mtl_rank.features.files import add_files, is_remote, place_of, replace_file, replace_folder
 from mtl_rank.features.parquet import appended_place
-from mtl_rank.features.relations import arrow_schema, readable
+from mtl_rank.features.relations import PANDAS_INDEX, arrow_schema, readable
 from mtl_rank.features.sources import delta_place, read_source
 from mtl_rank.features.sql import Engine, quote
 
@@ -110,9 +110,7 @@ def _fitting(table: pa.Table, source: DataSource, base: Path, label: str) -> pa.
         schema = arrow_schema(con, read_source(con, "source", source, base, label))
     own = {new: old for old, new in source.field_mapping.items() if old in schema.names}
     given = {
-        own.get(name, name): table[name]
-        for name in table.column_names
-        if not name.startswith("__index_level")
+        own.get(name, name): table[name] for name in table.column_names if not name.startswith(PANDAS_INDEX)
     }
     missing, extra = sorted(set(schema.names) - set(given)), sorted(set(given) - set(schema.names))
     if missing or extra:
