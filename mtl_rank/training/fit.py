@@ -102,21 +102,26 @@ def fit(
 
 @contextmanager
 def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
-    """Ctrl-C lets the step end and writes a checkpoint; a second one stops at once."""
+    """Ctrl-C and a scheduler's SIGTERM let the step end and write a checkpoint; a second one stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         checkpoints.interrupted = True
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    signal.signal(signal.SIGINT, stop)
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()
 
 
 def prior_logits(targets: tuple[Target, ...]) -> torch.Tensor:

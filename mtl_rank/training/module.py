@@ -83,9 +83,11 @@ class RankingModule(L.LightningModule):
         )
         if options.schedule == "constant" and not options.warmup_steps:
             return optimizer
-        total = int(self.trainer.estimated_stepping_batches)
+        epoch = int(self.trainer.estimated_stepping_batches) // options.epochs
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
-            lambda step: learning_rate_factor(step, total, options.warmup_steps, options.schedule),
+            lambda step: learning_rate_factor(
+                step, epoch, options.epochs, options.warmup_steps, options.schedule
+            ),
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Rule = Literal["adagrad", "adam"]
+Schedule = Literal["constant", "restarts", "linear", "cosine"]
 
 
 class RankingOptimizer(torch.optim.AdamW):
@@ -124,13 +125,22 @@ def sum_by_row(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return distinct.long(), F.embedding_bag(order, values, starts, mode="sum")
 
 
-def learning_rate_factor(
-    step: int, total: int, warmup: int, schedule: Literal["constant", "linear", "cosine"]
-) -> float:
-    """What every learning rate is multiplied by at `step`: a linear rise over `warmup` steps, then the schedule."""
+def learning_rate_factor(step: int, epoch: int, epochs: int, warmup: int, schedule: Schedule) -> float:
+    """What every learning rate is multiplied by at `step`: a linear rise over `warmup` steps, then the schedule.
+
+    epoch: steps of one. `restarts` falls along a cosine to a tenth within each epoch (Loshchilov & Hutter 2017,
+    with a period of one epoch): every epoch then ends in weights that have settled, so that the epochs can be
+    compared and the kept one is calibrated.
+    """
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":
         return 1.0
-    done = min((step - warmup) / max(total - warmup, 1), 1.0)
-    return 1 - done if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    if schedule == "restarts":
+        return 0.1 + 0.9 * _cosine(step % epoch / epoch)
+    done = min((step - warmup) / max(epoch * epochs - warmup, 1), 1.0)
+    return 1 - done if schedule == "linear" else _cosine(done)
+
+
+def _cosine(done: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * done))

@@ -214,9 +214,18 @@ def test_clipping_scales_the_gradients_of_tables_and_layers_alike(norm, expected
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 @pytest.mark.parametrize("warmup", [0, 1, 10])
 def test_learning_rates_rise_then_follow_their_schedule(schedule, warmup):
-    found = [learning_rate_factor(step, 100, warmup, schedule) for step in range(101)]
+    found = [learning_rate_factor(step, 20, 5, warmup, schedule) for step in range(101)]
     assert found[:warmup] == pytest.approx([(step + 1) / warmup for step in range(warmup)])
     assert found[warmup] == 1
     after = np.arange(101 - warmup) / (100 - warmup)
     expected = {"constant": 1 + 0 * after, "linear": 1 - after, "cosine": (1 + np.cos(np.pi * after)) / 2}
     assert found[warmup:] == pytest.approx(expected[schedule], abs=1e-12)
+
+
+def test_with_restarts_every_epoch_falls_from_one_to_a_tenth():
+    found = np.array([learning_rate_factor(step, 20, 5, 0, "restarts") for step in range(100)]).reshape(5, 20)
+    assert (found == found[0]).all()
+    assert found[0, 0] == 1
+    assert (np.diff(found[0]) < 0).all()
+    assert found[0, 10] == pytest.approx(0.55)
+    assert 0.1 < found[0, -1] < 0.11

@@ -1,0 +1,68 @@
+"""A run that is killed, again and again, ends in the very weights of one that never was."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from harness import mtlrank
+
+import mtl_rank as mr
+from mtl_rank.runs import find_run, list_runs
+
+EPOCHS = 3
+# Checkpoints are asked for as often as in the killed run: they must not change a bit either.
+SETTINGS = {"fit.epochs": EPOCHS, "fit.patience": EPOCHS, "fit.checkpoint_minutes": 0.001}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = shutil.copytree(applied, tmp_path_factory.mktemp("undisturbed") / "shop")
+    return mr.train(project, ["ctr", "cvr"], SETTINGS).folder
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_run_killed_ten_times_equals_one_never_killed(project: Path, undisturbed: Path, seed: int) -> None:
+    script = Path(__file__).with_name("killed_attempts.py")
+    done = subprocess.run(
+        [sys.executable, script, project, "10", str(seed), str(EPOCHS)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    killed, folder = done.stdout.split(maxsplit=1)
+    assert int(killed) >= 5
+    run = Path(folder.strip())
+    assert (run / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+    assert (run / "metrics.json").read_bytes() == (undisturbed / "metrics.json").read_bytes()
+    assert not (run / "checkpoints").exists()
+    assert len(list_runs(project)) <= 2, (
+        "a kill before run.json was written may leave one run behind, no more"
+    )
+
+
+def test_resuming_says_what_cannot_be_resumed(trained: Path) -> None:
+    finished = find_run(trained).id
+    for arguments, words in (
+        (["--resume", finished], "is finished"),
+        (["--resume", "latest"], "no run to continue"),
+        (["--resume", "nonesuch"], "there is no run"),
+        (["--resume", finished, "--tasks", "ctr"], "leave out the other options"),
+    ):
+        outcome = mtlrank("train", *arguments, cwd=trained)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert words in outcome.err
+
+
+def test_changed_examples_are_not_mixed_into_a_run(project: Path) -> None:
+    run = mr.train(project, ["ctr"], {"fit.epochs": 1})
+    run.update(status="failed")
+
+    path = project / "data" / "impressions.parquet"
+    pl.read_parquet(path).slice(1).write_parquet(path)
+    outcome = mtlrank("train", "--resume", run.id, cwd=project)
+    assert outcome.code == 2
+    assert "have changed since it began" in outcome.err
