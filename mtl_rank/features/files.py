@@ -1,6 +1,5 @@
 """Parquet files written so that a reader never sees half of one, on a local disk or in an object store."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from feast.infra.offline_stores.file_source import FileSource
-from pyarrow.fs import FileSystem, LocalFileSystem
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
 from mtl_rank.errors import DataError
 
@@ -71,27 +70,28 @@ def replace_file(data: pa.RecordBatchReader, path: Path) -> None:
     partial.replace(path)
 
 
-def replace_folder(data: pa.RecordBatchReader, folder: Path) -> None:
+def is_there(filesystem: FileSystem, path: str) -> bool:
+    """Whether there is a file, or a folder with files in it."""
+    return bool(_files_below(filesystem, path)) or filesystem.get_file_info(path).type == FileType.File
+
+
+def replace_folder(data: pa.RecordBatchReader, filesystem: FileSystem, folder: str) -> None:
     """Write a folder of files; those that were in it go when the new ones are complete.
 
     Raises DataError when the folder holds anything but parquet files: it is not a data set then.
     """
-    old = [entry for entry in folder.rglob("*") if entry.is_file()] if folder.exists() else []
-    foreign = [entry for entry in old if entry.suffix != ".parquet"]
+    old = _files_below(filesystem, folder)
+    foreign = [path for path in old if not path.endswith(".parquet")]
     if foreign:
-        raise DataError(
-            f"{folder} will not be overwritten: it holds {foreign[0].name}, which is no parquet file"
-        )
-    fresh = folder.with_name(f".{folder.name}-{uuid4().hex}")
-    try:
-        written = add_files(data, LocalFileSystem(), str(fresh))
-        for entry in old:
-            entry.unlink()
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in map(Path, written):
-            path.rename(folder / path.name)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        raise DataError(f"{folder} will not be overwritten: {foreign[0]} is no parquet file")
+    add_files(data, filesystem, folder)
+    for path in old:
+        filesystem.delete_file(path)
+
+
+def _files_below(filesystem: FileSystem, folder: str) -> list[str]:
+    found = filesystem.get_file_info(FileSelector(folder, recursive=True, allow_not_found=True))
+    return [info.path for info in found if info.type == FileType.File]
 
 
 def _new_name() -> str:

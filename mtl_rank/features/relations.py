@@ -119,6 +119,8 @@ def readable(label: str) -> Iterator[None]:
     """Turn what DuckDB or Arrow says about an input into a DataError that names the input."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise DataError(f"{label}: does not exist: {first_line(error)}") from error
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise DataError(f"{label}: cannot be read: {first_line(error)}") from error
 

@@ -14,10 +14,11 @@ from feast.data_source import DataSource
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.feature_logging import LoggingDestination
 from feast.infra.offline_stores.file_source import FileLoggingDestination, FileSource
+from pyarrow.fs import LocalFileSystem
 
 from mtl_rank.errors import DataError
 from mtl_rank.features.duckdb_source import DuckDBSource, attach, tables_of
-from mtl_rank.features.files import add_files, is_remote, place_of, replace_file, replace_folder
+from mtl_rank.features.files import add_files, is_remote, is_there, place_of, replace_file, replace_folder
 from mtl_rank.features.parquet import appended_place
 from mtl_rank.features.relations import PANDAS_INDEX, arrow_schema, readable
 from mtl_rank.features.sources import delta_place, read_source
@@ -72,7 +73,7 @@ def write_logs(logs: pa.Table | Path, destination: LoggingDestination, base: Pat
 
 
 def save(data: pa.RecordBatchReader, target: DataSource, base: Path, *, overwrite: bool) -> None:
-    """Write a saved dataset, as a stream.
+    """Write a saved dataset, as a stream. What it replaces goes when the new rows are complete.
 
     Raises SavedDatasetLocationAlreadyExists when something is there and `overwrite` is False.
     """
@@ -84,16 +85,18 @@ def save(data: pa.RecordBatchReader, target: DataSource, base: Path, *, overwrit
     elif isinstance(target.file_format, DeltaFormat):
         _write_delta(data, target, base, label, mode="overwrite" if overwrite else "error")
     elif is_remote(target.path):
-        filesystem, folder = place_of(
-            target.path, base, target.s3_endpoint_override, target.resolve_credentials()
-        )
-        add_files(data, filesystem, folder)
+        place = place_of(target.path, base, target.s3_endpoint_override, target.resolve_credentials())
+        if is_there(*place) and not overwrite:
+            raise SavedDatasetLocationAlreadyExists(location=target.path)
+        replace_folder(data, *place)
     else:
         path = base / target.path
         if path.exists() and not overwrite:
             raise SavedDatasetLocationAlreadyExists(location=target.path)
-        replace = replace_file if path.suffix == ".parquet" else replace_folder
-        replace(data, path)
+        if path.suffix == ".parquet" and not path.is_dir():
+            replace_file(data, path)
+        else:
+            replace_folder(data, LocalFileSystem(), str(path))
 
 
 def stage(data: pa.RecordBatchReader, places: Places) -> list[str]:
@@ -156,8 +159,12 @@ def _write_delta(
     data: pa.Table | pa.RecordBatchReader, target: FileSource, base: Path, label: str, mode: str
 ) -> None:
     try:
-        from deltalake import write_deltalake  # type: ignore[import-not-found,unused-ignore]
+        from deltalake import DeltaTable, write_deltalake  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise DataError(f"{label}: it is a Delta table; install `deltalake` to write it") from error
     path, options = delta_place(target, base)
-    write_deltalake(path, data, mode=mode, storage_options=options)
+    if mode == "error" and DeltaTable.is_deltatable(path, storage_options=options):
+        raise SavedDatasetLocationAlreadyExists(location=target.path)
+    # Not as a stream: deltalake can open no Delta source while it writes.
+    table = data if isinstance(data, pa.Table) else data.read_all()
+    write_deltalake(path, table, mode=mode, storage_options=options)

@@ -12,6 +12,8 @@ import pytest
 from feast import FileSource
 from feast.data_format import DeltaFormat, ParquetFormat
 from feast.data_source import DataSource
+from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.registry.registry import Registry
 from feast.types import Float64, Int64, String
 from stores import at, ours, parquet, repo_config, view
@@ -294,6 +296,12 @@ def test_delta_tables(repo: Path, registry: Registry) -> None:
     DuckDBAsofOfflineStore.offline_write_batch(config, stats, rest, None)
     job = ours(ROWS, [stats], registry, base=repo)
     assert job.to_arrow()["x"].to_pylist() == EXPECTED
+    saved = SavedDatasetFileStorage("saved", file_format=DeltaFormat())
+    job.persist(saved)
+    with pytest.raises(SavedDatasetLocationAlreadyExists):
+        job.persist(saved)
+    job.persist(saved, allow_overwrite=True)
+    assert deltalake.DeltaTable(str(repo / "saved")).to_pyarrow_table()["x"].to_pylist() == EXPECTED
 
 
 class TestAppending:
