@@ -200,5 +200,6 @@ def _places(config: RepoConfig) -> Places:
 
 
 def _engine(config: RepoConfig) -> Engine:
-    store = config.offline_store
-    return Engine(store.memory_limit, store.temp_directory, store.threads, _base(config))
+    store, base = config.offline_store, _base(config)
+    spill = str(base / store.temp_directory) if store.temp_directory else None
+    return Engine(store.memory_limit, spill, store.threads, base)

@@ -18,6 +18,9 @@ from mtl_rank.features.sql import Engine, instant, quote
 
 PART = "part"
 
+_AGES = 2**60
+"""Microseconds: longer than any history, short enough to subtract."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -82,11 +85,8 @@ class PointInTimeJoin:
             inputs = self.register(con, head=True)
         ranks: list[Rank] = [StructRank() for _ in inputs.views]
         join = _Join(inputs, ranks, self.from_created)
-        steps = [
-            *_number(inputs),
-            _create_matched(inputs),
-            join.match(Window(), join.histories([Window()] * len(ranks))),
-        ]
+        histories = [f"({sql})" for sql in join.histories([Window()] * len(ranks))]
+        steps = [*_number(inputs), _create_matched(inputs), join.match(Window(), histories)]
         return ";\n".join([*steps, asof.fetch(inputs.rows, inputs.views, inputs.rows.table, 0, 2**62)])
 
     def batches(self, rows: int) -> Iterator[pa.RecordBatch]:
@@ -160,7 +160,7 @@ def _match(con: duckdb.DuckDBPyConnection, inputs: Inputs, join_rows: int, from_
     if last is None:
         return
     # What is older than every time to live can reach no entity row.
-    oldest = [first - view.ttl_microseconds - 1 if view.ttl_microseconds else None for view in inputs.views]
+    oldest = [_oldest(first, view.ttl_microseconds) for view in inputs.views]
     parts = -(-(count + sum(rows for rows, _ in measured)) // join_rows)
     windows = _windows(con, parts, last)
     if len(windows) == 1:
@@ -176,6 +176,11 @@ def _match(con: duckdb.DuckDBPyConnection, inputs: Inputs, join_rows: int, from_
         for number in range(len(ranks)):
             newest = asof.newest(f"history {number}")
             con.execute(f"CREATE OR REPLACE TABLE {quote(f'carried {number}')} AS {newest}")
+
+
+def _oldest(first: int, ttl: int | None) -> int | None:
+    """The last microsecond that is too old for every entity row; None when there is none."""
+    return first - ttl - 1 if ttl and ttl < _AGES else None
 
 
 def _windows(con: duckdb.DuckDBPyConnection, parts: int, last: int) -> list[Window]:

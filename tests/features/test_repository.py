@@ -271,6 +271,8 @@ def test_a_result_can_be_staged(store: FeatureStore) -> None:
 
 def test_the_sql_can_be_read(store: FeatureStore) -> None:
     sql = store.get_historical_features(ROWS, ["stats:score"], full_feature_names=True).to_sql()
+    with duckdb.connect() as con:
+        assert len(con.extract_statements(sql)) == 5
     assert sql.count("ASOF LEFT JOIN") == 1
     assert '"stats__score"' in sql
 
