@@ -172,6 +172,8 @@ def test_the_truth_is_calibrated_in_every_decile(
         .sort("decile")
     )
     assert len(deciles) == 10
+    error = rows[label] - rows[task]
+    assert abs(error.mean()) < 4 * error.std() / len(rows) ** 0.5
     assert ((deciles["seen"] - deciles["told"]).abs() < 4 * deciles["noise"]).all(), deciles
     assert deciles["told"][9] > 2 * deciles["told"][0]
 

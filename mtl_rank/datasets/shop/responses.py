@@ -79,7 +79,7 @@ def asked_level(world: World, item: Ints, day: int) -> Floats:
 def _liking(match: _Match) -> Floats:
     """Log-odds of a click, apart from who looks and how the item is shown."""
     return (
-        -1.85
+        -1.95
         + 0.75 * match.taste
         + 0.45 * match.wanted
         + 0.15 * match.quality

@@ -85,7 +85,7 @@ def simulate_shop(
 
 def _shop_size(rows: int) -> tuple[int, int]:
     """Users grow with the impressions, items with their square root, as in a shop that finds customers."""
-    return max(50, rows // 60), round(2_500 * (rows / 500_000) ** 0.5)
+    return max(50, rows // 100), round(2_500 * (rows / 500_000) ** 0.5)
 
 
 def _run(world: World, rows: int, seed: int, files: TableFiles) -> Iterator[Responses]:

@@ -109,15 +109,15 @@ def _draw_users(n: int, rng: np.random.Generator) -> Users:
     price_level = 0.4 * rng.standard_normal(n) - 0.08 * (city_tier - 1.5)
     sensitivity = np.exp(0.35 * rng.standard_normal(n) - 0.06)
     spending = 0.3 * rng.standard_normal(n) + 0.1 * (age_band - 2)
-    stated = taste + 0.25 * rng.standard_normal(taste.shape)
+    stated = taste + 0.3 * rng.standard_normal(taste.shape)
     return Users(
         taste=taste,
         price_level=price_level,
         sensitivity=sensitivity,
-        engagement=np.array([0.25, 0.0, -0.4])[device] + 0.12 * rng.standard_normal(n),
+        engagement=np.array([0.25, 0.0, -0.4])[device] + 0.16 * rng.standard_normal(n),
         spending=spending,
         patience=0.3 * rng.standard_normal(n) + 0.06 * (age_band - 2),
-        activity=np.exp(0.8 * rng.standard_normal(n)),
+        activity=np.exp(1.0 * rng.standard_normal(n)),
         chronotype=rng.choice(CHRONOTYPES, n, p=[0.4, 0.6]),
         quest=_draw_quests(taste, rng),
         joined=np.where(rng.random(n) < 0.85, 0, rng.integers(1, DAYS, n)),
@@ -154,7 +154,7 @@ def _draw_items(n: int, rng: np.random.Generator) -> Items:
         0.22 * rng.standard_normal(BRANDS)[brand]
         + 0.22 * rng.standard_normal(TAGS)[tags].mean(axis=1) * np.sqrt(TAGS_PER_ITEM)
         + 0.15 * rng.standard_normal(SUBCATEGORIES)[subcategory]
-        + 0.2 * rng.standard_normal(n)
+        + 0.4 * rng.standard_normal(n)
     )
     list_level = np.exp(0.45 * rng.standard_normal(n) + 0.12 * quality)
     usual_price = np.exp(3.2 + 0.8 * rng.standard_normal(CATEGORIES))
@@ -178,8 +178,8 @@ def _draw_items(n: int, rng: np.random.Generator) -> Items:
 
 
 def _draw_trends(n: int, rng: np.random.Generator) -> Floats:
-    """A slow random walk around zero, standard deviation 0.24, half forgotten after eight days."""
-    keep, deviation = 0.92, 0.24
+    """A slow random walk around zero, standard deviation 0.3, half forgotten after eight days."""
+    keep, deviation = 0.92, 0.3
     trend = np.empty((n, DAYS + 1))
     trend[:, 0] = deviation * rng.standard_normal(n)
     for day in range(DAYS):
