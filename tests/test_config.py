@@ -180,7 +180,7 @@ TASKS = [
     ),
     (
         {"ctr": {"label": "a"}, "cvr": {"label": "b", "given": "ctr"}, "ctcvr": {"label": "c"}},
-        "tasks.ctcvr: the name of the product ctr * cvr",
+        "tasks: task ctcvr and ctr * cvr would both be called ctcvr",
     ),
 ]
 

@@ -46,6 +46,9 @@ def parse_config(text: str, origin: str, settings: Mapping[str, Any] | None = No
     try:
         return ProjectConfig.model_validate(raw)
     except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        if any(f"{key}.".startswith(f"{given}.") for given in settings or {}):
+            origin = "option on the command line"
         raise ConfigError(f"{origin}: {_explain(error)}") from None
 
 

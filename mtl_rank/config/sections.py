@@ -21,7 +21,7 @@ Widths = tuple[Annotated[int, Field(gt=0)], ...]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputOptions(Section):
@@ -122,8 +122,8 @@ class Fit(Section):
     """How the network is trained.
 
     batch_size: rows per step; auto = by the number of training rows.
-    embedding_l2: penalty l2 / 2 * |v|^2 on each embedding row of a batch, in units of one example's loss: the
-        same strength at any batch size.
+    embedding_l2: penalty l2 / 2 * |v|^2 on each embedding row of a batch, in units of one example's loss (in a
+        batch of 512, if it is smaller): the same strength at any batch size.
     embedding_optimizer: adagrad (row-wise, one number of state per row) or adam (lazy, two per value).
     clip_norm: the gradients of a step, tables included, are scaled down to this norm; None = never.
     warmup_steps, schedule: the learning rates rise over the first steps, then stay (constant), fall to a tenth
@@ -189,15 +189,22 @@ class ProjectConfig(Section):
                 raise ValueError(
                     f"weighting.lambdas: there is no task {name!r}; {did_you_mean(name, self.tasks)}"
                 )
-        for product, chain in self.products().items():
-            if product in self.tasks:
-                raise ValueError(
-                    f"tasks.{product}: the name of the product {' * '.join(chain)}; choose another"
-                )
+        self._check_output_names()
         lambdas = [self.weighting.lambdas.get(name, task.weight) for name, task in self.tasks.items()]
         if not any(lambdas):
             raise ValueError("weighting.lambdas: every lambda is 0, so nothing would be trained")
         return self
+
+    def _check_output_names(self) -> None:
+        """Outputs become columns of one table, where letter case does not tell names apart."""
+        seen: dict[str, str] = {}
+        chains = [(_product_name(chain), " * ".join(chain)) for chain in self._chains()]
+        for name, what in [*((name, f"task {name}") for name in self.tasks), *chains]:
+            if name.lower() in seen:
+                raise ValueError(
+                    f"tasks: {seen[name.lower()]} and {what} would both be called {name}; rename a task"
+                )
+            seen[name.lower()] = what
 
     def with_tasks(self, names: Sequence[str]) -> "ProjectConfig":
         """The same project with only these tasks, in this order.
@@ -223,14 +230,18 @@ class ProjectConfig(Section):
 
     def products(self) -> dict[str, tuple[str, ...]]:
         """For each task with a parent the name of its chain product and the tasks that it multiplies."""
-        found = {}
+        return {_product_name(chain): chain for chain in self._chains()}
+
+    def _chains(self) -> list[tuple[str, ...]]:
+        """Each task with a parent, its ancestors before it."""
+        chains = []
         for name in self.tasks:
             chain = [name]
             while (given := self.tasks[chain[0]].given) is not None:
                 chain.insert(0, given)
             if len(chain) > 1:
-                found[_product_name(chain)] = tuple(chain)
-        return found
+                chains.append(tuple(chain))
+        return chains
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mtl_rank.config import ProjectConfig
-from mtl_rank.data.encoded import EncodedDataset
+from mtl_rank.data.encoded import MANIFEST, EncodedDataset
 from mtl_rank.data.encoder import FORMAT_VERSION, FeatureEncoder
 from mtl_rank.data.prepare import encode_splits, example_columns
 from mtl_rank.errors import MtlRankError
@@ -39,11 +39,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One prepared data set on disk. size: bytes."""
+    """One prepared data set on disk. size: bytes; rows of a split: None = damaged."""
 
     fingerprint: str
     size: int
-    rows: dict[str, int]
+    rows: dict[str, int | None]
     used_at: datetime
 
 
@@ -93,21 +93,34 @@ def list_cache(project: Path) -> list[CacheEntry]:
     for folder in (project / CACHE).glob("*"):
         if folder.name == _LOCKS or folder.suffix or not (folder / "used").exists():
             continue
-        rows = {
-            split: json.loads((folder / split / "manifest.json").read_text(encoding="utf-8"))["rows"]
-            for split in ("train", "valid")
-        }
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         used = datetime.fromtimestamp((folder / "used").stat().st_mtime, UTC)
+        rows = {split: _rows(folder / split) for split in ("train", "valid")}
         found.append(CacheEntry(folder.name, size, rows, used))
     return sorted(found, key=lambda entry: entry.used_at, reverse=True)
 
 
 def clear_cache(project: Path) -> int:
-    """Remove all prepared data that no preparation is working on; returns the bytes freed."""
-    freed = sum(entry.size for entry in list_cache(project))
-    shutil.rmtree(project / CACHE, ignore_errors=True)
+    """Remove the finished entries that nobody is opening; returns the bytes freed."""
+    freed = 0
+    for entry in list_cache(project):
+        with (project / CACHE / _LOCKS / entry.fingerprint).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(project / CACHE / entry.fingerprint)
+            freed += entry.size
     return freed
+
+
+def _rows(split: Path) -> int | None:
+    """Rows of a split; None when its manifest is damaged."""
+    try:
+        rows: int = json.loads((split / MANIFEST).read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError, KeyError):
+        return None
+    return rows
 
 
 def _open(folder: Path, config: ProjectConfig, reporter: Reporter) -> Prepared | None:

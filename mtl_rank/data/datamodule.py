@@ -74,7 +74,7 @@ class ShuffledBatches:
         self._skip = state["batches"] % len(self)
 
     def _batches(self, skip: int) -> Iterator[EncodedRows]:
-        """Batches number `skip` and later. Blocks that lie before it are passed over unread."""
+        """Batches number `skip` and later; those before are gathered, since their rests fill the next ones."""
         generator = np.random.default_rng(self._order)
         size = self._batch_size
         before = skip * size

@@ -101,7 +101,7 @@ def _join_keys(
     store: feast.FeatureStore, view_name: str, join_key_map: Mapping[str, str]
 ) -> dict[str, Input | None]:
     """Join keys of a view under the names that entity rows use for them; None where `role` is ignore."""
-    view = store.registry.get_feature_view(view_name, store.project)
+    view = store.registry.get_any_feature_view(view_name, store.project)
     keys: dict[str, Input | None] = {}
     for entity_name in view.entities:
         if entity_name == feast.feature_view.DUMMY_ENTITY_NAME:

@@ -25,6 +25,7 @@ from mtl_rank.training.callbacks import BestWeights, History
 from mtl_rank.training.checkpoints import Checkpoints, newest_checkpoint
 from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.module import RankingModule
+from mtl_rank.training.validation import check_measurable
 from mtl_rank.training.weighting import build_weighting
 
 
@@ -66,7 +67,9 @@ def fit(
         encoder.targets,
         config.fit,
         batch_size,
+        steps_per_epoch=-(-train.rows // batch_size),
     )
+    check_measurable(config.fit.monitor, valid.arrays.labels, encoder.targets)
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
     precision = choose_precision(config.fit.precision, config.fit.accelerator)
     checkpoints = Checkpoints(folder / "checkpoints", config.fit.checkpoint_minutes)
@@ -126,8 +129,8 @@ def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
 
 def prior_logits(targets: tuple[Target, ...]) -> torch.Tensor:
     """(T,) where the output biases start: logit of the base rate; 0 for standardised regression targets."""
-    rates = torch.tensor([target.mean if target.kind == "binary" else 0.5 for target in targets])
-    return torch.logit(rates)
+    rates = [target.mean if target.kind == "binary" else 0.5 for target in targets]
+    return torch.logit(torch.tensor(rates, dtype=torch.float64)).float()
 
 
 def choose_precision(wanted: str, accelerator: str) -> str:

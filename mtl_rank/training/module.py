@@ -16,6 +16,9 @@ from mtl_rank.training.optim import RankingOptimizer, learning_rate_factor
 from mtl_rank.training.validation import validation_metrics
 from mtl_rank.training.weighting import Weighted
 
+# In a smaller batch the penalty would outweigh what few examples say of a frequent id.
+L2_BATCH = 512
+
 
 class RankingModule(L.LightningModule):
     """Trains a RankingNetwork on several tasks.
@@ -31,6 +34,7 @@ class RankingModule(L.LightningModule):
         targets: tuple[Target, ...],
         options: Fit,
         batch_size: int,
+        steps_per_epoch: int,
     ) -> None:
         super().__init__()
         self.network = network
@@ -39,6 +43,7 @@ class RankingModule(L.LightningModule):
         self.targets = targets
         self.options = options
         self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
         self.losses: Tensor | None = None
         self.weighted: Weighted | None = None
         self.valid: dict[str, float] = {}
@@ -77,13 +82,14 @@ class RankingModule(L.LightningModule):
             lr=options.lr,
             weight_decay=options.weight_decay,
             table_lr=options.embedding_lr,
-            table_l2=options.embedding_l2 / self.batch_size,
+            table_l2=options.embedding_l2 / max(self.batch_size, L2_BATCH),
             table_rule=options.embedding_optimizer,
             clip_norm=options.clip_norm,
         )
         if options.schedule == "constant" and not options.warmup_steps:
             return optimizer
-        epoch = int(self.trainer.estimated_stepping_batches) // options.epochs
+        # Not `estimated_stepping_batches`: it would build the loader before its position is restored.
+        epoch = self.steps_per_epoch
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: learning_rate_factor(

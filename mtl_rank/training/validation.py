@@ -4,10 +4,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_rank.data.labels import Target, sigmoid
-from mtl_rank.errors import ConfigError, did_you_mean
+from mtl_rank.errors import ConfigError, DataError, did_you_mean
 from mtl_rank.metrics import auc, calibration, normalised_entropy
 
 Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 
 MEAN_NE = "valid/ne"
 _HIGHER_IS_BETTER = {"auc"}
@@ -19,7 +20,12 @@ def validation_metrics(logits: Doubles, labels: Doubles, targets: tuple[Target, 
 
     The normalised loss of a binary task is its NE, of a regression task its squared error over the variance
     of the label, both 1 for a constant prediction. logits, labels: (N, T), encoded; NaN = undefined.
+    Raises DataError when predictions are not finite.
     """
+    if not np.isfinite(logits).all():
+        raise DataError(
+            "training diverged: predictions are no longer finite; lower fit.lr or set fit.clip_norm"
+        )
     found: dict[str, float | None] = {}
     losses = []
     for i, target in enumerate(targets):
@@ -37,8 +43,7 @@ def validation_metrics(logits: Doubles, labels: Doubles, targets: tuple[Target, 
                 prefix + "calibration": calibration(y, p),
             }
         else:
-            variance = float(y.var())
-            loss = float(((z - y) ** 2).mean()) / variance if variance > 0 else None
+            loss = float(((z - y) ** 2).mean() / y.var()) if np.ptp(y) > 0 else None
             found[prefix + "nmse"] = loss
         if loss is not None:
             losses.append(loss)
@@ -57,6 +62,16 @@ def check_monitor(monitor: str, kinds: dict[str, str]) -> None:
     names = [name for name in monitored_names(kinds) if not name.endswith("/calibration")]
     if monitor not in names:
         raise ConfigError(f"fit.monitor: there is no {monitor!r}; {did_you_mean(monitor, names)}")
+
+
+def check_measurable(monitor: str, labels: Floats, targets: tuple[Target, ...]) -> None:
+    """Raises DataError when the validation rows leave `fit.monitor` undefined. labels: (N, T), encoded."""
+    values = np.asarray(labels, np.float64)
+    if monitor not in validation_metrics(np.zeros_like(values), values, targets):
+        raise DataError(
+            f"fit.monitor: {monitor} is undefined on the {len(values)} validation rows, which lack a label or one "
+            "of its classes; move split.valid or monitor another task"
+        )
 
 
 def improves(monitor: str, value: float, best: float | None) -> bool:
