@@ -15,10 +15,11 @@ import mtl_rank as mr
 from mtl_rank.datasets.projects import create_project
 from mtl_rank.datasets.shop import simulate_shop
 from mtl_rank.progress import Silent
+from mtl_rank.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 KUAIRAND_TASKS = ["ctr", "cvr", "like"]
-SERVICES = ["ranking_frozen_v1", "ranking_live_v1"]
+SERVICES = ["ranking_frozen_v1", "ranking_mixed_v1", "ranking_live_v1"]
 
 
 class Say(Silent):
@@ -38,8 +39,7 @@ def kuairand(source: Path, seeds: int, settings: dict[str, Any]) -> None:
                 print(f"kuairand {service} seed {seed}", flush=True)
                 chosen = {**settings, "feature_service": service, "fit.seed": seed}
                 runs.append(mr.train(project, KUAIRAND_TASKS, chosen, Say()))
-            valid = [run.metrics()["valid"]["valid/ne"] for run in runs]
-            print(f"\n### {service}: mean validation NE {np.mean(valid):.4f} (sd {np.std(valid):.4f})\n")
+            print(f"\n### {service}\n\nValidation: {_validation(project, runs)}\n")
             print("| output | test AUC | GAUC by user | NE | calibration |\n|---|---|---|---|---|")
             for name in [*KUAIRAND_TASKS, "ctcvr"]:
                 numbers = [run.metrics()["test"]["tasks"][name] for run in runs]
@@ -49,6 +49,18 @@ def kuairand(source: Path, seeds: int, settings: dict[str, Any]) -> None:
                     cells.append(f"{np.mean(values):.4f} ± {np.std(values):.4f}")
                 print(f"| {name} | {' | '.join(cells)} |")
             print(flush=True)
+
+
+def _validation(project: Path, runs: list[Run]) -> str:
+    """What a service is chosen by: never the test days."""
+    ne = [run.metrics()["valid"]["valid/ne"] for run in runs]
+    measured = [{t.name: t for t in mr.evaluate(project, run.id, split="valid").tasks} for run in runs]
+    parts = [f"mean NE {np.mean(ne):.4f} ± {np.std(ne):.4f}"]
+    for name in (*KUAIRAND_TASKS, "ctcvr"):
+        auc = np.mean([tasks[name].auc for tasks in measured])
+        gauc = np.mean([tasks[name].gauc for tasks in measured])
+        parts.append(f"{name} AUC {auc:.4f} GAUC {gauc:.4f}")
+    return ", ".join(parts)
 
 
 def shop(rows: int) -> None:
@@ -74,7 +86,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shop-rows", type=int, default=500_000)
     parser.add_argument("--only", choices=["kuairand", "shop"])
-    parser.add_argument("--set", action="append", default=[], help="settings for KuaiRand, as in mtlrank train")
+    parser.add_argument(
+        "--set", action="append", default=[], help="settings for KuaiRand, as in mtlrank train"
+    )
     options = parser.parse_args()
     source = Path(os.environ.get("MTLRANK_KUAIRAND", ROOT.parent / "shared" / "kuairand"))
     if options.only != "shop":

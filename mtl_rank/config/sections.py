@@ -136,7 +136,7 @@ class Fit(Section):
 
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     epochs: int = Field(15, gt=0)
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(2e-3, gt=0)
     embedding_lr: float = Field(3e-2, gt=0)
     embedding_l2: float = Field(5.0, ge=0)
     embedding_optimizer: Literal["adagrad", "adam"] = "adagrad"
