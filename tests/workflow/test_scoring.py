@@ -1,0 +1,216 @@
+"""Scoring: each candidate once, whatever form candidates come in and however often the job is killed."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from harness import mtlrank
+
+import mtl_rank as mr
+from mtl_rank.errors import MtlRankError
+from mtl_rank.runs import find_run
+from mtl_rank.scoring import score as scoring
+from mtl_rank.scoring.sink import jobs
+from mtl_rank.scoring.table import ScoresTarget
+
+CANDIDATES = "data/candidates.parquet"
+KEYS = ["user_id", "item_id", "category_id", "event_timestamp"]
+OUTPUTS = ["ctr", "cvr", "dwell", "ctcvr", "ctr_dwell"]
+STAMPS = ["run_id", "job_id", "scored_at"]
+
+
+def read(path: Path, table: str = "scores") -> pl.DataFrame:
+    with duckdb.connect(str(path), read_only=True) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        return con.sql(f'SELECT * FROM "{table}" ORDER BY rowid').pl()
+
+
+def scores_of(path: Path) -> pl.DataFrame:
+    return read(path).drop(STAMPS)
+
+
+@pytest.fixture(scope="module")
+def wanted(trained: Path) -> pl.DataFrame:
+    return pl.read_parquet(trained / CANDIDATES)
+
+
+@pytest.fixture(scope="module")
+def scored(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The candidates of the shop scored once, as the table `scores`."""
+    path = tmp_path_factory.mktemp("scored") / "scores.duckdb"
+    mr.score(trained, candidates=CANDIDATES, to=path)
+    return path
+
+
+def test_the_table_has_the_candidates_each_once_and_in_order(
+    trained: Path, scored: Path, wanted: pl.DataFrame
+) -> None:
+    table = read(scored)
+    assert table.columns == [*KEYS, *OUTPUTS, *STAMPS]
+    assert table.height == wanted.height
+    for key in ("user_id", "item_id", "category_id"):
+        assert table[key].equals(wanted[key])
+    assert (table["event_timestamp"].dt.epoch("us") == wanted["event_timestamp"].dt.epoch("us")).all()
+    assert table["run_id"].unique().to_list() == [find_run(trained).id]
+    assert table.null_count().sum_horizontal().item() == 0
+
+
+def test_products_multiply_along_the_chain(scored: Path) -> None:
+    table = read(scored)
+    assert table["ctcvr"].equals(table["ctr"] * table["cvr"], check_names=False)
+    assert table["ctr_dwell"].equals(table["ctr"] * table["dwell"], check_names=False)
+    assert table.select(pl.col("ctr", "cvr").is_between(0, 1, closed="none").all()).row(0) == (True, True)
+    assert table["ctr"].n_unique() > table.height / 2
+
+
+def test_running_a_finished_job_again_changes_nothing(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scores.duckdb"
+    arguments = ("score", "--candidates", CANDIDATES, "--to", path, "--json")
+    first = mtlrank(*arguments, cwd=trained).document
+    before = read(path)
+    second = mtlrank(*arguments, cwd=trained).document
+    assert (first["written"], first["already_finished"]) == (before.height, False)
+    assert (second["written"], second["already_finished"]) == (0, True)
+    assert second["job_id"] == first["job_id"]
+    assert read(path).equals(before)
+
+
+def test_a_job_killed_in_the_middle_continues_and_scores_each_candidate_once(
+    trained: Path, scored: Path, wanted: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scores.duckdb"
+    script = "from mtl_rank.scoring import score; score.CHUNK_ROWS = 100; from mtlrank_cli.main import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, "score", "--candidates", CANDIDATES, "--to", str(path)],
+        cwd=trained,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not rows_committed(path):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    begun = read(path).height
+    assert 0 < begun < wanted.height
+
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 100)
+    summary = mr.score(trained, candidates=CANDIDATES, to=path)
+
+    assert summary.written == wanted.height - begun
+    assert scores_of(path).equals(scores_of(scored))
+
+
+def rows_committed(path: Path) -> int:
+    try:
+        return sum(job.rows for job in jobs(ScoresTarget(path, "scores")))
+    except MtlRankError:
+        return 0
+
+
+def test_candidates_come_as_sql_as_a_duckdb_table_or_as_a_table_in_memory(
+    trained: Path, scored: Path, wanted: pl.DataFrame, tmp_path: Path
+) -> None:
+    warehouse = tmp_path / "warehouse.duckdb"
+    with duckdb.connect(str(warehouse)) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        con.register("frame", wanted.to_arrow())
+        con.execute("CREATE TABLE pairs AS SELECT * FROM frame")
+    forms = {
+        "sql": f"SELECT * FROM '{trained / CANDIDATES}'",
+        "duckdb": f"{warehouse}:pairs",
+        "arrow": wanted.to_arrow(),
+        "polars": wanted,
+        "pandas": wanted.to_pandas(),
+    }
+    expected = scores_of(scored)
+    for name, candidates in forms.items():
+        mr.score(trained, candidates=candidates, to=tmp_path / f"{name}.duckdb")
+        assert scores_of(tmp_path / f"{name}.duckdb").equals(expected), name
+
+
+def test_a_column_that_candidates_lack_takes_its_at_scoring_value(
+    trained: Path, scored: Path, wanted: pl.DataFrame, tmp_path: Path
+) -> None:
+    assert "position" not in wanted.columns
+    for position in (1, 9):
+        given = wanted.with_columns(position=pl.lit(position, pl.Int64))
+        mr.score(trained, candidates=given, to=tmp_path / f"{position}.duckdb")
+    assert scores_of(tmp_path / "1.duckdb").equals(scores_of(scored))
+    assert not scores_of(tmp_path / "9.duckdb")["ctr"].equals(scores_of(scored)["ctr"])
+
+
+def test_as_of_reads_features_and_stamps_rows_at_that_time(
+    trained: Path, wanted: pl.DataFrame, tmp_path: Path
+) -> None:
+    moment = wanted["event_timestamp"][0].replace(tzinfo=UTC) - timedelta(days=12)
+    outcome = mtlrank(
+        *("score", "--candidates", CANDIDATES, "--to", tmp_path / "then.duckdb", "--json"),
+        *("--as-of", moment.isoformat()),
+        cwd=trained,
+    )
+    assert outcome.code == 0
+    table = scores_of(tmp_path / "then.duckdb")
+    assert table["event_timestamp"].unique().to_list() == [moment]
+
+    stamped = wanted.with_columns(event_timestamp=pl.lit(moment))
+    mr.score(trained, candidates=stamped, to=tmp_path / "stamped.duckdb")
+    assert table.equals(scores_of(tmp_path / "stamped.duckdb"))
+
+
+def test_now_means_now(trained: Path, tmp_path: Path) -> None:
+    before = datetime.now(UTC)
+    outcome = mtlrank(
+        *("score", "--candidates", CANDIDATES, "--to", tmp_path / "now.duckdb", "--as-of", "now"), cwd=trained
+    )
+    assert outcome.code == 0
+    (stamp,) = scores_of(tmp_path / "now.duckdb")["event_timestamp"].unique()
+    assert before <= stamp <= datetime.now(UTC)
+
+
+def test_two_tables_of_one_file_and_a_replaced_one(
+    trained: Path, wanted: pl.DataFrame, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.duckdb"
+    mr.score(trained, candidates=wanted.head(50), to=path)
+    mr.score(trained, candidates=wanted.head(20), to=path, table="a table's name")
+    mr.score(trained, candidates=wanted.tail(30), to=path)
+    assert (read(path).height, read(path, "a table's name").height) == (80, 20)
+    mr.score(trained, candidates=wanted.tail(30), to=path, replace=True)
+    assert scores_of(path)["item_id"].equals(wanted.tail(30)["item_id"])
+    assert read(path, "a table's name").height == 20
+
+
+def test_a_candidate_given_twice_is_scored_twice_and_alike(
+    trained: Path, wanted: pl.DataFrame, tmp_path: Path
+) -> None:
+    mr.score(trained, candidates=pl.concat([wanted.head(5)] * 2), to=tmp_path / "s.duckdb")
+    table = scores_of(tmp_path / "s.duckdb")
+    assert table.head(5).equals(table.tail(5))
+
+
+def test_users_and_items_never_seen_are_scored(trained: Path, wanted: pl.DataFrame, tmp_path: Path) -> None:
+    strangers = wanted.head(40).with_columns(pl.col("user_id") + 10**9, pl.col("item_id") + 10**9)
+    mr.score(trained, candidates=strangers, to=tmp_path / "s.duckdb")
+    table = scores_of(tmp_path / "s.duckdb")
+    assert table.height == 40
+    assert table["ctr"].is_finite().all()
+
+
+def test_an_older_run_can_be_named_by_the_beginning_of_its_name(
+    trained: Path, scored: Path, tmp_path: Path
+) -> None:
+    project = shutil.copytree(trained, tmp_path / "shop")
+    old = find_run(project)
+    new = mr.train(project, ["ctr"], {"fit.epochs": 1})
+    assert mr.score(project, candidates=CANDIDATES, to=tmp_path / "new.duckdb").run_id == new.id
+    mr.score(project, old.id[:-1], candidates=CANDIDATES, to=tmp_path / "old.duckdb")
+    assert scores_of(tmp_path / "old.duckdb").equals(scores_of(scored))
