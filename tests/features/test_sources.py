@@ -185,7 +185,8 @@ def test_rows_between_two_times(kind: Any, newest: bool, repo: Path) -> None:
     found = job.to_arrow()
     assert found.column_names == ["user", "x", "ts"]
     assert sorted(found["x"].to_pylist()) == ([2.0, 4.0] if newest else [1.0, 2.0, 3.0, 4.0])
-    assert pa.Table.from_batches(job.to_arrow_batches(1)).equals(found) or not newest
+    batches = pa.Table.from_batches(job.to_arrow_batches(1))
+    assert batches.sort_by("x").equals(found.sort_by("x"))
 
 
 ODD = [
