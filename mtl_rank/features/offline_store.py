@@ -26,7 +26,7 @@ from mtl_rank.features.limits import Limits
 from mtl_rank.features.point_in_time import PointInTimeJoin
 from mtl_rank.features.pulls import Pull
 from mtl_rank.features.relations import arrow_types
-from mtl_rank.features.requests import Period, Request, label_of, name_of
+from mtl_rank.features.requests import Period, Request, label_of
 from mtl_rank.features.retrieval_job import DuckDBAsofRetrievalJob, LazyMetadata, Select
 from mtl_rank.features.sources import read_source
 from mtl_rank.features.sql import Engine
@@ -91,7 +91,7 @@ class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
         request = Request(
             views=feature_views,
             feature_refs=feature_refs,
-            on_demand=frozenset(map(name_of, on_demand)),
+            on_demand=on_demand,
             rows=rows,
             base=_base(config),
             full_feature_names=full_feature_names,
@@ -107,7 +107,7 @@ class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
             places=_places(config),
             full_feature_names=full_feature_names,
             on_demand_feature_views=on_demand,
-            metadata=LazyMetadata(feature_refs, keys, join.span),
+            metadata=LazyMetadata(feature_refs, keys, rows.span if isinstance(rows, Period) else join.span),
         )
 
     @staticmethod

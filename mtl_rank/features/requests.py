@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 from feast.feature_view import DUMMY_ENTITY_ID, FeatureView
+from feast.on_demand_feature_view import OnDemandFeatureView
 
 from mtl_rank.errors import DataError, did_you_mean
 from mtl_rank.features.asof import Rows, View
@@ -29,13 +30,17 @@ class Period:
     start: datetime
     end: datetime
 
+    def span(self) -> tuple[datetime, datetime]:
+        """Both ends."""
+        return self.start, self.end
+
 
 @dataclass(frozen=True)
 class Request:
     """Features of views, for entity rows or for whatever the views hold in a period.
 
     base: the folder in which relative paths start, the feature repository.
-    on_demand: names of the on-demand views in feature_refs, which are computed later.
+    on_demand: the on-demand views in feature_refs, which are computed later from columns of the result.
     """
 
     views: Sequence[FeatureView]
@@ -43,7 +48,7 @@ class Request:
     rows: Any
     base: Path
     full_feature_names: bool
-    on_demand: frozenset[str] = frozenset()
+    on_demand: Sequence[OnDemandFeatureView] = ()
 
     def register(self, con: duckdb.DuckDBPyConnection, *, head: bool = False) -> Inputs:
         """Everything the join reads, on a connection. head: its columns alone, without rows.
@@ -72,11 +77,18 @@ class Request:
                     )
                 kind = view.source.columns[source_column]
                 check_joinable(entity, kinds[entity], source_column, kind, view.source.label)
+        for on_demand in self.on_demand:
+            for name in on_demand.get_request_data_schema():
+                if name not in kinds:
+                    raise DataError(
+                        f"{LABEL}: no column {name!r}, which on-demand view {name_of(on_demand)!r} needs; "
+                        f"{did_you_mean(name, kinds)}"
+                    )
         _check_outputs(rows, views)
         return Inputs(rows, tuple(views))
 
     def _check_refs(self) -> None:
-        known = {name_of(view) for view in self.views} | self.on_demand
+        known = {name_of(view) for view in [*self.views, *self.on_demand]}
         for ref in self.feature_refs:
             view, colon, _ = ref.partition(":")
             if not colon or view not in known:
@@ -105,7 +117,7 @@ class Request:
         )
 
 
-def name_of(view: FeatureView) -> str:
+def name_of(view: FeatureView | OnDemandFeatureView) -> str:
     """The name of a view in feature references."""
     name: str = view.projection.name_to_use()
     return name

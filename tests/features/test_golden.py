@@ -140,6 +140,25 @@ def test_the_order_and_number_of_entity_rows_are_kept(tmp_path: Path, registry: 
         assert result["user"].tolist() == rows["user"].tolist()
 
 
+def test_little_memory_changes_nothing(tmp_path: Path, registry: Registry) -> None:
+    """What does not fit spills to a folder that is empty again afterwards."""
+    numbers = np.random.default_rng(3)
+    history = {
+        "user": numbers.integers(0, 20_000, 200_000),
+        "ts": [at(t) for t in numbers.integers(0, 10**6, 200_000)],
+        "x": numbers.random(200_000),
+    }
+    views = [view(parquet(tmp_path / "s.parquet", history), ttl=timedelta(days=2))]
+    times = pd.to_timedelta(numbers.integers(0, 10**6, 200_000), unit="s")
+    rows = pd.DataFrame({"user": numbers.integers(0, 20_000, 200_000), "event_timestamp": at(0) + times})
+    plenty = ours(rows, views, registry).to_arrow()
+    stream = ours(
+        rows, views, registry, base=tmp_path, memory_limit="30MB", temp_directory="spill"
+    ).to_arrow_batches()
+    assert pa.Table.from_batches(stream).equals(plenty)
+    assert not list(tmp_path.glob("spill/*"))
+
+
 def test_a_view_without_entities_is_joined_on_time_alone(tmp_path: Path, registry: Registry) -> None:
     source = parquet(tmp_path / "s.parquet", {"ts": [at(0), at(10)], "x": [1.0, 2.0]})
     assert values(ours(rows_at(-1, 5, 10), [view(source, keys={})], registry)) == [None, 1.0, 2.0]

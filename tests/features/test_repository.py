@@ -31,6 +31,7 @@ from feast.repo_contents import RepoContents
 from feast.types import Array, Float64, Int32, Int64, String
 from stores import OURS, at
 
+from mtl_rank.errors import DataError
 from mtl_rank.features.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
 
 HOURS = 100
@@ -188,6 +189,14 @@ def test_batches_are_the_table(store: FeatureStore, rows: int) -> None:
 def test_request_data_is_asked_for(store: FeatureStore) -> None:
     with pytest.raises(RequestDataNotFoundInEntityDfException):
         store.get_historical_features(ROWS.drop(columns="bonus"), ["extra:total"])
+
+
+def test_request_data_is_asked_for_in_any_form_of_rows(store: FeatureStore) -> None:
+    query = "SELECT 1 AS user, TIMESTAMP '2026-01-01 05:00:00' AS event_timestamp"
+    with pytest.raises(DataError, match="'bonus', which on-demand view 'extra' needs"):
+        store.get_historical_features(query, ["extra:total"])
+    frame = store.get_historical_features(f"{query}, 0.5::DOUBLE AS bonus", ["extra:total"]).to_df()
+    assert frame["total"].tolist() == [1.5]
 
 
 def test_materialize_loads_the_last_rows_also_from_nanoseconds(store: FeatureStore) -> None:
