@@ -3,6 +3,7 @@
 import json
 import statistics
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -89,19 +90,10 @@ def run_suite(folder: Path, sizes: Sizes, with_peers: bool) -> Results:
     workload.prepare(main, sizes.rows)
     workload.prepare(grown, sizes.rows, GROWTH)
     for number in range(sizes.rounds):
-        for batch_size in BATCHES:
-            for threads in THREADS:
-                for loop in loops:
-                    say(
-                        f"round {number + 1}/{sizes.rounds}: {loop.title} {loop.precision}, "
-                        f"batch {batch_size}, {threads} threads"
-                    )
-                    steps = (sizes.peer_steps if loop.is_peer else sizes.steps) * BATCHES[0] // batch_size
-                    # Smaller batches cost less each, yet dense updates do not: half the rows are enough.
-                    steps = steps if batch_size == BATCHES[0] else steps // 2
-                    found = _train(loop, main, batch_size, steps, threads, python)
-                    results.rates.setdefault((loop, batch_size, threads), []).append(found)
-        say(f"round {number + 1}/{sizes.rounds}: growth, encoding")
+        say(f"round {number + 1}/{sizes.rounds}")
+        for batch_size, threads, loop in product(BATCHES, THREADS, loops):
+            found = _train(loop, main, batch_size, _steps(loop, batch_size, sizes), threads, python)
+            results.rates.setdefault((loop, batch_size, threads), []).append(found)
         results.grown.append(_train(OURS, grown, BATCHES[0], sizes.steps, 1, None))
         results.encoding.append(processes.measure("train.encoding", folder, sizes.rows))
     _stream(results, folder, sizes)
@@ -109,11 +101,22 @@ def run_suite(folder: Path, sizes: Sizes, with_peers: bool) -> Results:
     return results
 
 
+def _steps(loop: Loop, batch_size: int, sizes: Sizes) -> int:
+    """Half the rows will do at the small batch: dense updates of whole tables make its rows dear."""
+    steps = sizes.peer_steps if loop.is_peer else sizes.steps
+    return steps if batch_size == BATCHES[0] else steps * BATCHES[0] // batch_size // 2
+
+
 def _train(
     loop: Loop, folder: Path, batch_size: int, steps: int, threads: int, peers: Path | None
 ) -> dict[str, float]:
     arguments = ("train.meter", loop.module, folder, batch_size, steps, loop.precision)
-    return processes.measure(*arguments, threads=threads, python=peers if loop.is_peer else None)
+    found = processes.measure(*arguments, threads=threads, python=peers if loop.is_peer else None)
+    say(
+        f"  {loop.title} {loop.precision}, {folder.name}, batch {batch_size}, {threads} threads: "
+        f"{found['rows_per_cpu_second']:,.0f} rows per CPU-second, {found['rows_per_second']:,.0f} per second"
+    )
+    return found
 
 
 def _stream(results: Results, folder: Path, sizes: Sizes) -> None:
