@@ -27,7 +27,7 @@ from mtl_rank.features.point_in_time import PointInTimeJoin
 from mtl_rank.features.pulls import Pull
 from mtl_rank.features.relations import arrow_types
 from mtl_rank.features.requests import Period, Request, label_of
-from mtl_rank.features.retrieval_job import DuckDBAsofRetrievalJob, LazyMetadata, Select
+from mtl_rank.features.retrieval_job import DuckDBAsofRetrievalJob, LazyMetadata, Select, clear_errors
 from mtl_rank.features.sources import read_source
 from mtl_rank.features.sql import Engine
 from mtl_rank.features.writes import Places, append_batch, write_logs
@@ -96,12 +96,11 @@ class DuckDBAsofOfflineStore(OfflineStore):  # type: ignore[misc]
             base=_base(config),
             full_feature_names=full_feature_names,
         )
-        engine, store = _engine(config), config.offline_store
-        with closing(engine.connect()) as con:
-            inputs = request.register(con, head=True)
-        limits = Limits(store.join_rows, store.fetch_rows)
-        join = PointInTimeJoin(engine, request.register, limits, filter_by_created_timestamp)
-        keys = [column for column in inputs.rows.columns if column != inputs.rows.timestamp]
+        limits = Limits(config.offline_store.join_rows, config.offline_store.fetch_rows)
+        join = PointInTimeJoin(_engine(config), request.register, limits, filter_by_created_timestamp)
+        with clear_errors():
+            described, _ = join.description
+        keys = [column for column in described.columns if column != described.timestamp]
         return DuckDBAsofRetrievalJob(
             join,
             places=_places(config),

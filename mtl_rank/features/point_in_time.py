@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Protocol
 
 import duckdb
@@ -12,8 +13,8 @@ import pyarrow as pa
 from mtl_rank.features import asof
 from mtl_rank.features.asof import Rows, View, Window
 from mtl_rank.features.limits import Limits, memory_of
-from mtl_rank.features.ranks import Rank, Span, StructRank, rank_for
-from mtl_rank.features.relations import readable
+from mtl_rank.features.measuring import measure
+from mtl_rank.features.ranks import Rank, StructRank
 from mtl_rank.features.sql import Engine, instant, quote
 
 PART = "part"
@@ -65,11 +66,16 @@ class PointInTimeJoin:
 
     def schema(self) -> pa.Schema:
         """The columns of the result. Reads no rows."""
+        return self.description[1]
+
+    @cached_property
+    def description(self) -> tuple[Rows, pa.Schema]:
+        """The entity rows and the columns of the result. Reads no rows; raises when inputs do not fit together."""
         with closing(self.engine.connect()) as con:
             inputs = self.register(con, head=True)
             con.execute(_create_matched(inputs))
             con.register(PART, con.sql(f"{_ordered_rows(inputs.rows)} LIMIT 0").to_arrow_table())
-            return _fetch(con, inputs, 0, 0).to_arrow_table().schema
+            return inputs.rows, _fetch(con, inputs, 0, 0).to_arrow_table().schema
 
     def span(self) -> tuple[datetime | None, datetime | None]:
         """The first and the last time of the entity rows."""
@@ -152,7 +158,7 @@ def _match(con: duckdb.DuckDBPyConnection, inputs: Inputs, join_rows: int, from_
     Inputs of more than join_rows are joined one window of time after another. A feature row is read in one window
     alone: what later windows may still need, the newest row of each key, is carried over.
     """
-    measured = [_measure(con, view) for view in inputs.views]
+    measured = [measure(con, view) for view in inputs.views]
     ranks = [rank for _, rank in measured]
     join = _Join(inputs, ranks, from_created)
     con.execute(_create_matched(inputs))
@@ -191,19 +197,6 @@ def _windows(con: duckdb.DuckDBPyConnection, parts: int, last: int) -> list[Wind
     ((cuts,),) = con.sql(f"SELECT approx_quantile(t, [{shares}]) FROM times").fetchall()
     ends = sorted({int(cut) for cut in cuts if cut < last} | {last})
     return [Window(after, upto) for after, upto in zip([None, *ends[:-1]], ends, strict=True)]
-
-
-def _measure(con: duckdb.DuckDBPyConnection, view: View) -> tuple[int, Rank]:
-    """How many rows a source has, and the rank that holds the range of its times."""
-    times = [
-        f"epoch_us({instant(f's.{quote(column)}')})" for column in (view.timestamp, view.created) if column
-    ]
-    ranges = ", ".join(f"min({time}), max({time})" for time in times)
-    sql = f"SELECT count(*), {ranges} FROM {view.source.sql} AS s"
-    with readable(view.source.label):
-        ((count, first, last, *created),) = con.sql(sql, params=dict(view.source.values) or None).fetchall()
-    known = Span(*created) if created and created[0] is not None else None
-    return count, rank_for(Span(first or 0, last or 0), known, view.source.position_bits)
 
 
 def _number(inputs: Inputs) -> list[str]:

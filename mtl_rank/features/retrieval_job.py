@@ -86,7 +86,8 @@ class LazyMetadata(RetrievalMetadata):  # type: ignore[misc]
 
 
 @contextmanager
-def _clear_errors() -> Iterator[None]:
+def clear_errors() -> Iterator[None]:
+    """Turn what DuckDB says while it runs into a DataError that tells what to do."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:
@@ -118,7 +119,7 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
 
     def to_arrow_batches(self, rows: int = 65536) -> pa.RecordBatchReader:
         """The result as a stream of record batches of at most `rows` rows, on-demand views applied to each."""
-        with _clear_errors():
+        with clear_errors():
             schema = self._query.schema()
         if self.on_demand_feature_views:
             schema = self._transformed_schema(schema)
@@ -139,7 +140,7 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
 
     def to_sql(self) -> str:
         """The statements that DuckDB runs, over the relations registered for them."""
-        with _clear_errors():
+        with clear_errors():
             return self._query.sql()
 
     def persist(
@@ -169,7 +170,7 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
         return stage(self.to_arrow_batches(), self._places)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002, Feast passes it
-        with _clear_errors():
+        with clear_errors():
             schema = self._query.schema()
             return pa.Table.from_batches(self._query.batches(WHOLE_RESULT_ROWS), schema)
 
@@ -177,7 +178,7 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
         return self._to_arrow_internal(timeout).to_pandas()
 
     def _batches(self, rows: int) -> Iterator[pa.RecordBatch]:
-        with _clear_errors():
+        with clear_errors():
             yield from self._query.batches(rows)
 
     def _transformed(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:

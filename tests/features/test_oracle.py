@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from feast import FeatureView
 from feast.infra.registry.registry import Registry
 from feast.types import Float64, Int64, String
@@ -84,7 +85,6 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
         "ttls": [draw(st.sampled_from([None, 0, 1, 3, 10])) for _ in range(2)],
         "from_created": draw(st.booleans()),
         "full_feature_names": True,
-        "limits": draw(st.sampled_from([{}, {"join_rows": 25, "fetch_rows": 10}, {"join_rows": 60}])),
     }
 
 
@@ -109,12 +109,19 @@ def views_of(world: dict[str, Any], folder: Path) -> list[FeatureView]:
     ]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize(
+    "limits",
+    [{}, {"join_rows": 25, "fetch_rows": 10}, {"join_rows": 60}],
+    ids=["whole", "small parts", "parts"],
+)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(world=worlds())
-def test_equals_feasts_own_store(world: dict[str, Any], tmp_path: Path, registry: Registry) -> None:
+def test_equals_feasts_own_store(
+    world: dict[str, Any], limits: dict[str, int], tmp_path: Path, registry: Registry
+) -> None:
     """Each example holds a dozen keys with a history each, so hundreds of histories are compared."""
     views = views_of(world, tmp_path)
     options = {"full_feature_names": True, "filter_by_created_timestamp": world["from_created"]}
     expected = feasts(world["rows"], views, registry, **options).sort_values("row", ignore_index=True)
-    actual = ours(world["rows"], views, registry, **options, **world["limits"]).to_df()
+    actual = ours(world["rows"], views, registry, **options, **limits).to_df()
     pd.testing.assert_frame_equal(actual, expected)
