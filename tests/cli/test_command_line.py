@@ -90,7 +90,6 @@ def test_a_reader_that_goes_away_is_no_bug(trained: Path) -> None:
         "cache --json",
         "score --candidates data/candidates.parquet --to {out}/scores.duckdb --json",
         "simulate --rows 1000 --out {out}/data --json",
-        "train --tasks ctr --set fit.epochs=1 --json",
     ],
     ids=lambda command: command.split()[0],
 )
