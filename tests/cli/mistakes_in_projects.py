@@ -229,7 +229,7 @@ EXAMPLES = (
         "duplicate columns",
         "train",
         ("user_id",),
-        keys(examples=f"SELECT *, 1 AS user_id FROM '{IMPRESSIONS}'"),
+        keys(examples=f"SELECT *, 1 AS user_id FROM '{IMPRESSIONS}'", fit__epochs=1),
         bug="DuckDB renames the second column, and the first is read",
     ),
     Case(

@@ -57,7 +57,7 @@ def planted(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_with(project: Path, service: str) -> Run:
-    return mr.train(project, ["ctr"], {"feature_service": service, "fit.epochs": 6, "fit.batch_size": 128})
+    return mr.train(project, ["ctr"], {"feature_service": service, "fit.epochs": 4, "fit.batch_size": 128})
 
 
 @pytest.fixture(scope="module")
