@@ -79,7 +79,11 @@ def prepared(
             partial = folder.with_name(fingerprint + _PARTIAL)
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            encode_splits(config, repository, snapshot, partial, reporter)
+            try:
+                encode_splits(config, repository, snapshot, partial, reporter)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             (partial / "used").touch()
             partial.rename(folder)
         opened = _open(folder, config, reporter)

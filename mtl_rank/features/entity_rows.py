@@ -116,7 +116,28 @@ def _from_text(
         return _whole(con, duckdb_relation(con, f"{name} file", source, base, LABEL)), False
     if text.endswith(".parquet") or _is_glob(text) or os.path.isdir(base / text):  # noqa: PTH112, SQL is no path
         return _whole(con, parquet_relation(con, f"{name}_files", text, base, LABEL)), False
-    return con.sql(f"SELECT * FROM {single_select(con, text, LABEL)}"), True
+    selected = single_select(con, text, LABEL)
+    _check_paths(text, base)
+    # Wrapped in another SELECT, the second of two equal names would be given a new one.
+    _check_names(con.sql(text).columns)
+    return con.sql(f"SELECT * FROM {selected}"), True
+
+
+def _check_paths(text: str, base: Path) -> None:
+    """DuckDB would read a file of the current folder before one of the same name in `base`.
+
+    Raises DataError rather than read another file than the one that is meant.
+    """
+    here = Path.cwd()
+    if here.resolve() == base.resolve():
+        return
+    for single, double in re.findall(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"", text):
+        path = single.replace("''", "'") or double.replace('""', '"')
+        if path and not os.path.isabs(path) and os.path.isfile(here / path):  # noqa: PTH113, PTH117, may be no path
+            raise DataError(
+                f"{LABEL}: {path!r} in the SQL starts at {base}, and the current folder has a file of that name; "
+                "write the absolute path, or run in another folder"
+            )
 
 
 def _is_glob(text: str) -> bool:

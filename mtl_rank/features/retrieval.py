@@ -43,6 +43,12 @@ def retrieve(
     return _ordered(job).to_reader(batch_rows)
 
 
+def check_retrieval(repository: FeatureRepository, snapshot: Snapshot) -> None:
+    """Raise MtlRankError for rows that do not fit the sources, where that can be told without the whole join."""
+    if isinstance(repository.store.config.offline_store, DuckDBAsofOfflineStoreConfig):
+        retrieve(repository, snapshot).close()
+
+
 def _ordered(job: RetrievalJob) -> pa.Table:
     """Feast's other stores return rows in any order."""
     table: pa.Table = job.to_arrow()

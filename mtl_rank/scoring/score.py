@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from mtl_rank.data.prepare import as_polars, serving_columns
 from mtl_rank.features.repository import FeatureRepository
-from mtl_rank.features.retrieval import retrieve
+from mtl_rank.features.retrieval import check_retrieval, retrieve
 from mtl_rank.features.snapshot import Snapshot, snapshot_rows
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
@@ -75,6 +75,7 @@ def score(
         },
         as_of=as_of,
     )
+    check_retrieval(repository, snapshot)
     job_id = _job_id(predictor, snapshot, replace)
     keys = repository.schema.join_keys
     schema = ScoresSchema({key: snapshot.columns[key] for key in keys}, tuple(predictor.outputs))

@@ -230,7 +230,6 @@ EXAMPLES = (
         "train",
         ("user_id",),
         keys(examples=f"SELECT *, 1 AS user_id FROM '{IMPRESSIONS}'", fit__epochs=1),
-        bug="DuckDB renames the second column, and the first is read",
     ),
     Case(
         "SQL fails on a row",

@@ -181,7 +181,6 @@ FINISHED_RUN = (
         ("score", *TO_FILE),
         ("'user_id'", "VARCHAR"),
         candidates(lambda t: t.with_columns(pl.col("user_id").cast(pl.String))),
-        bug="found once the scores file is made",
     ),
     Case(
         "candidates by DELETE",

@@ -65,7 +65,6 @@ def check(case: Case, project: Path) -> None:
     assert "running" not in statuses(project)
 
 
-@pytest.mark.xfail(reason="a preparation that fails leaves what it had retrieved", strict=True)
 def test_a_failed_preparation_leaves_no_data(project: Path) -> None:
     set_keys(project, {"tasks.ctr.label": "position", "tasks.cvr": None, "tasks.dwell": None})
     assert mtlrank("train", cwd=project).code == 2
