@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ _HELD = (
     "file handle conflict",
 )
 _CONFLICT = ("Conflict on", "write-write conflict", "constraint violat")
+# DuckDB adds its functions for Arrow to a database after it is open, and two threads that open one file share
+# that database: the second could run before they are there. So the threads of this process take turns.
+_TURN = threading.Lock()
 _FOREIGN = ("not a valid DuckDB database file", "sqlite_scanner")
 
 
@@ -138,6 +142,10 @@ class Database:
 
     def _once(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
         time.sleep(max(0.0, self._closed_at + _BREATH - time.monotonic()))
+        with _TURN:
+            return self._in_turn(work, read_only)
+
+    def _in_turn(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
         con = self._connect(read_only)
         try:
             con.begin()

@@ -1,7 +1,7 @@
-"""Trains one run, killed again and again: python killed_attempts.py PROJECT KILLS SEED EPOCHS
+"""Trains one run, killed again and again: python killed_attempts.py PROJECT KILLS SEED EPOCHS SECONDS
 
-Imports once and forks an attempt at a time; each but the last is killed by SIGKILL at a random moment. Prints the
-number of attempts that were killed, and the run.
+Imports once and forks an attempt at a time; each but the last is killed by SIGKILL at a random moment within its
+first SECONDS. Prints the number of attempts that were killed, the seconds of the last one, and the run.
 """
 
 import os
@@ -26,27 +26,26 @@ def attempt(project: Path, epochs: int) -> None:
 
 def main() -> None:
     project, kills, seed, epochs = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    seconds = float(sys.argv[5])
     moments = random.Random(seed)
-    killed, slowest = 0, 1.0
+    killed = 0
     while True:
         began = time.monotonic()
         child = os.fork()
         if child == 0:
             attempt(project, epochs)
             os._exit(0)
-        # Longer and longer, so that every part of the work is met and the end is reached.
-        limit = moments.uniform(0, slowest) if killed < kills else float("inf")
+        limit = moments.uniform(0, seconds) if killed < kills else float("inf")
         while os.waitpid(child, os.WNOHANG) == (0, 0):
             if time.monotonic() - began > limit:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 killed += 1
-                slowest *= 1.1
                 break
             time.sleep(0.005)
         else:
             break
-    sys.stdout.write(f"{killed} {list_runs(project)[-1].folder}\n")
+    sys.stdout.write(f"{killed} {time.monotonic() - began} {list_runs(project)[-1].folder}\n")
 
 
 if __name__ == "__main__":
