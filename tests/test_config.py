@@ -103,6 +103,7 @@ UNKNOWN = [
     ),
     ({"fit": {"learning": 1}}, "unknown key 'fit.learning'; known: "),
     ({"weighting": {"lambda": {}}}, "unknown key 'weighting.lambda'; did you mean 'lambdas'?"),
+    ({"tasks": None, "task": {"ctr": {"label": "a"}}}, "unknown key 'task'; did you mean 'tasks'?"),
 ]
 
 
@@ -190,7 +191,9 @@ def test_tasks_that_do_not_fit_together(tasks, message):
     assert complaint(tasks=tasks, weighting=None).startswith(message)
 
 
-@pytest.mark.parametrize("text", ["a: [1", "a: b: c", "\tx: 1", "{", "- 1", "just text", "", "17"])
+@pytest.mark.parametrize(
+    "text", ["a: [1", "a: b: c", "\tx: 1", "{", "- 1", "just text", "", "17", "[a]: 1", "? [a, b]\n: 1"]
+)
 def test_text_that_is_no_configuration(text):
     with pytest.raises(ConfigError, match=r"mtlrank\.yaml") as caught:
         parse_config(text, "mtlrank.yaml")
@@ -200,6 +203,19 @@ def test_text_that_is_no_configuration(text):
 def test_text_that_is_not_yaml_names_the_line():
     with pytest.raises(ConfigError, match=r"mtlrank\.yaml line 4: not YAML"):
         parse_config("a: 1\nb:\n  c: [1, 2\nd: 3\n", "mtlrank.yaml")
+
+
+def test_a_key_that_is_there_twice_names_the_line():
+    with pytest.raises(ConfigError, match=r"mtlrank\.yaml line 3: .*'b' is there twice"):
+        parse_config("a:\n  b: 1\n  b: 2\n", "mtlrank.yaml")
+
+
+def test_yaml_may_share_a_section():
+    text = PROJECT.replace("ctr: {", "ctr: &task {weight: 2.0, ").replace(
+        "{label: purchased,", "{<<: *task, label: purchased,"
+    )
+    assert parse_config(text, "mtlrank.yaml").lambdas()["ctr"] == 2.0
+    assert parse_config(text, "mtlrank.yaml").tasks["cvr"].weight == 2.0
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -8,11 +8,26 @@ from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from mtl_rank.config.sections import ProjectConfig
 from mtl_rank.errors import ConfigError, did_you_mean
 
 CONFIG_NAME = "mtlrank.yaml"
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML without its trap: of a key that is written twice, the first value would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in keys:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value!r} is there twice", problem_mark=key.start_mark
+                )
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def load_config(project: Path, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
@@ -33,7 +48,7 @@ def load_config(project: Path, settings: Mapping[str, Any] | None = None) -> Pro
 def parse_config(text: str, origin: str, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
     """Parse the text of a configuration; `origin` names it in errors."""
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _UniqueKeys)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
@@ -46,10 +61,12 @@ def parse_config(text: str, origin: str, settings: Mapping[str, Any] | None = No
     try:
         return ProjectConfig.model_validate(raw)
     except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
+        # Of a misspelt key both the wrong and the missing name are reported: the wrong one says more.
+        problem = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        key = ".".join(map(str, problem["loc"]))
         if any(f"{key}.".startswith(f"{given}.") for given in settings or {}):
             origin = "option on the command line"
-        raise ConfigError(f"{origin}: {_explain(error)}") from None
+        raise ConfigError(f"{origin}: {_explain(problem)}") from None
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
@@ -77,9 +94,8 @@ def _override(raw: dict[str, Any], dotted: str, value: object) -> None:
     node[last] = value
 
 
-def _explain(error: ValidationError) -> str:
-    """The first problem in one line: key, what is wrong, the nearest valid name."""
-    problem = error.errors()[0]
+def _explain(problem: ErrorDetails) -> str:
+    """A problem in one line: key, what is wrong, the nearest valid name."""
     # Pydantic adds its own words for alternatives and keys ("constrained-int", "[key]"): they are not the user's.
     parts = [str(part) for part in problem["loc"] if not re.search(r"[\[\]-]", str(part))]
     key = ".".join(parts)

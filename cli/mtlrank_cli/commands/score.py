@@ -18,9 +18,18 @@ EXAMPLE = "Example: `mtlrank score --candidates data/candidates.parquet --to sco
 def command(
     context: typer.Context,
     candidates: Annotated[
-        str, typer.Option(help="A parquet path, folder or glob, one SELECT for DuckDB, or file.duckdb:table.")
+        str,
+        typer.Option(
+            help="A parquet path, folder or glob, one SELECT for DuckDB, or file.duckdb:table; relative paths "
+            "start at the project."
+        ),
     ],
-    to: Annotated[Path, typer.Option(help="The DuckDB file for the scores; made if it does not exist.")],
+    to: Annotated[
+        Path,
+        typer.Option(
+            help="The DuckDB file for the scores, made if it does not exist; from the current folder."
+        ),
+    ],
     run: Annotated[
         str | None, typer.Argument(help="A run, or the beginning of its name. Default: the latest.")
     ] = None,
