@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mtl_rank.errors import ConfigError, did_you_mean
 
@@ -118,6 +118,17 @@ class Weighting(Section):
     lambdas: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
+class Negatives(Section):
+    """Training on a part of one task's negative rows, for data with few positives.
+
+    task: a binary task that is defined on every row. keep: the share of its rows with label 0 that each epoch
+    trains on, drawn anew for each. Predictions need no correction: see `training.losses.TaskLosses`.
+    """
+
+    task: str
+    keep: float = Field(gt=0, le=1)
+
+
 class Fit(Section):
     """How the network is trained.
 
@@ -148,19 +159,24 @@ class Fit(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     monitor: str = "valid/ne"
     patience: int = Field(2, ge=1)
+    negatives: Negatives | None = None
     checkpoint_minutes: float = Field(5.0, gt=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = Field(1, gt=0)
 
 
 class ProjectConfig(Section):
-    """Everything a run needs to know; saved complete as `config.yaml` in the run directory."""
+    """Everything a run needs to know; saved complete as `config.yaml` in the run directory.
+
+    weights: a column of the examples, how much each row counts in training; None = all alike.
+    """
 
     feature_repo: str = "feature_repo"
     feature_service: str
     examples: str
     split: Split
     context: dict[str, ContextOptions] = {}
+    weights: str | None = None
     tasks: dict[Name, Task] = Field(min_length=1)
     user_key: str | None = None
     truth: Truth | None = None
@@ -190,10 +206,22 @@ class ProjectConfig(Section):
                     f"weighting.lambdas: there is no task {name!r}; {did_you_mean(name, self.tasks)}"
                 )
         self._check_output_names()
+        self._check_negatives()
         lambdas = [self.weighting.lambdas.get(name, task.weight) for name, task in self.tasks.items()]
         if not any(lambdas):
             raise ValueError("weighting.lambdas: every lambda is 0, so nothing would be trained")
         return self
+
+    def _check_negatives(self) -> None:
+        if self.fit.negatives is None:
+            return
+        name = self.fit.negatives.task
+        if name not in self.tasks:
+            raise ValueError(
+                f"fit.negatives.task: there is no task {name!r}; {did_you_mean(name, self.tasks)}"
+            )
+        if self.tasks[name].kind != "binary" or self.tasks[name].given is not None:
+            raise ValueError(f"fit.negatives.task: needs a binary task without `given`, not {name}")
 
     def _check_output_names(self) -> None:
         """Outputs become columns of one table, where letter case does not tell names apart."""
@@ -222,7 +250,10 @@ class ProjectConfig(Section):
         raw = self.model_dump()
         raw["tasks"] = {name: raw["tasks"][name] for name in names}
         raw["weighting"]["lambdas"] = {k: v for k, v in self.weighting.lambdas.items() if k in names}
-        return ProjectConfig.model_validate(raw)
+        try:
+            return ProjectConfig.model_validate(raw)
+        except ValidationError as error:
+            raise ConfigError(f"--tasks {','.join(names)}: {error.errors()[0]['ctx']['error']}") from None
 
     def lambdas(self) -> dict[str, float]:
         """The manual lambda of each task, in task order."""

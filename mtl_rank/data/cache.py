@@ -63,7 +63,7 @@ def prepared(
         snapshot = snapshot_rows(
             config.examples,
             project,
-            example_columns(config, repository),
+            list(dict.fromkeys([*example_columns(config, repository), *filter(None, [config.weights])])),
             scratch / "examples.parquet",
             before=config.split.test,
         )
@@ -132,7 +132,7 @@ def _open(folder: Path, config: ProjectConfig, reporter: Reporter) -> Prepared |
     try:
         encoder = FeatureEncoder.load(folder / "encoder")
         splits = [
-            EncodedDataset.open(folder / split, encoder.layout, len(config.tasks))
+            EncodedDataset.open(folder / split, encoder.layout, len(config.tasks), verify=True)
             for split in ("train", "valid")
         ]
     except MtlRankError as error:
@@ -157,6 +157,7 @@ def _fingerprint(config: ProjectConfig, repository: FeatureRepository, snapshot:
         # A list: the order of the tasks is that of the label columns.
         "tasks": [[name, task.model_dump(mode="json")] for name, task in config.tasks.items()],
         "dim": config.model.dim,
+        "weights": config.weights,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

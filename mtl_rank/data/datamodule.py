@@ -8,6 +8,7 @@ import torch
 
 from mtl_rank.data.encoded import EncodedDataset, concat, take
 from mtl_rank.data.encoder import EncodedRows
+from mtl_rank.data.sampling import NegativeSampling
 from mtl_rank.nn.layout import Batch
 
 BLOCK_ROWS = 65_536
@@ -29,6 +30,9 @@ def to_batch(rows: EncodedRows) -> Batch:
         dense=torch.from_numpy(np.require(rows.dense, requirements=["C", "W"])),
         sequences=tuple(torch.from_numpy(np.require(s, requirements=["C", "W"])) for s in rows.sequences),
         labels=torch.from_numpy(np.require(rows.labels, requirements=["C", "W"])),
+        weights=None
+        if rows.weights is None
+        else torch.from_numpy(np.require(rows.weights, requirements=["C", "W"])),
     )
 
 
@@ -38,7 +42,8 @@ class ShuffledBatches:
     `state_dict` and `load_state_dict` hold the position within the epoch: Lightning puts them into its
     checkpoints, and the next iteration then continues with the batch after the last one.
 
-    rank, world: of each batch, the process `rank` of `world` gets every `world`-th row.
+    rank, world: of each batch, the process `rank` of `world` gets every `world`-th row. sampling: the rows of
+    the epoch; None = all.
     """
 
     def __init__(
@@ -49,8 +54,11 @@ class ShuffledBatches:
         epoch: int,
         rank: int = 0,
         world: int = 1,
+        sampling: NegativeSampling | None = None,
     ) -> None:
         self._dataset = dataset
+        self._sampling = sampling
+        self.rows = sampling.rows if sampling else dataset.rows
         self._batch_size = batch_size
         self._order = (seed, epoch)
         self._share = slice(rank, None, world)
@@ -58,7 +66,7 @@ class ShuffledBatches:
         self._skip = 0
 
     def __len__(self) -> int:
-        return -(-self._dataset.rows // self._batch_size)
+        return -(-self.rows // self._batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         self._given, self._skip = self._skip, 0
@@ -96,12 +104,14 @@ class ShuffledBatches:
         starts = generator.permutation(np.arange(0, self._dataset.rows, RUN_ROWS))
         per_block = BLOCK_ROWS // RUN_ROWS
         for first in range(0, len(starts), per_block):
-            runs = [
-                take(self._dataset.arrays, slice(start, start + RUN_ROWS))
-                for start in starts[first : first + per_block]
-            ]
-            block = concat(runs)
+            block = concat([self._run(start, generator) for start in starts[first : first + per_block]])
             yield take(block, generator.permutation(len(block.ids)))
+
+    def _run(self, start: int, generator: np.random.Generator) -> EncodedRows:
+        rows = take(self._dataset.arrays, slice(start, start + RUN_ROWS))
+        if self._sampling is None:
+            return rows
+        return take(rows, self._sampling.choose(start // RUN_ROWS, rows.labels, generator))
 
 
 class OrderedBatches:
@@ -125,9 +135,17 @@ class RankingDataModule(L.LightningDataModule):
     The loaders are plain iterables: a `DataLoader` would add nothing here and draws random numbers of its own.
     """
 
-    def __init__(self, train: EncodedDataset, valid: EncodedDataset, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        train: EncodedDataset,
+        valid: EncodedDataset,
+        batch_size: int,
+        seed: int,
+        sampling: NegativeSampling | None = None,
+    ) -> None:
         super().__init__()
         self.batch_size = batch_size
+        self._sampling = sampling
         self._train = train
         self._valid = valid
         self._seed = seed
@@ -135,16 +153,10 @@ class RankingDataModule(L.LightningDataModule):
     def train_dataloader(self) -> ShuffledBatches:
         """The batches of the trainer's current epoch; to be asked for anew each epoch."""
         trainer = self.trainer
-        if trainer is None:
-            return ShuffledBatches(self._train, self.batch_size, self._seed, epoch=0)
-        return ShuffledBatches(
-            self._train,
-            self.batch_size,
-            self._seed,
-            trainer.current_epoch,
-            trainer.global_rank,
-            trainer.world_size,
+        epoch, rank, world = (
+            (trainer.current_epoch, trainer.global_rank, trainer.world_size) if trainer else (0, 0, 1)
         )
+        return ShuffledBatches(self._train, self.batch_size, self._seed, epoch, rank, world, self._sampling)
 
     def val_dataloader(self) -> OrderedBatches:
         return OrderedBatches(self._valid, VALIDATION_ROWS)

@@ -5,9 +5,11 @@ One raw little-endian file per array and a manifest. Written in streams, complet
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ from mtl_rank.errors import DataError
 from mtl_rank.nn.layout import Layout
 
 MANIFEST = "manifest.json"
+_PIECE_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -27,41 +30,48 @@ class EncodedDataset:
     arrays: EncodedRows
 
     @staticmethod
-    def write(folder: Path, layout: Layout, n_tasks: int, parts: Iterable[EncodedRows]) -> "EncodedDataset":
-        """Append `parts` to the arrays in `folder`, then publish the manifest."""
+    def write(
+        folder: Path, layout: Layout, n_tasks: int, parts: Iterable[EncodedRows], *, weighted: bool = False
+    ) -> "EncodedDataset":
+        """Append `parts` to the arrays in `folder`, then publish the manifest. weighted: the parts have weights."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
-        shapes = _shapes(layout, n_tasks)
+        shapes = _shapes(layout, n_tasks, weighted)
         rows = 0
-        files = {name: (folder / f"{name}.bin").open("wb") for name in shapes}
-        try:
+        checksums = dict.fromkeys(shapes, 0)
+        with ExitStack() as stack:
+            files = {name: stack.enter_context((folder / f"{name}.bin").open("wb")) for name in shapes}
             for part in parts:
                 for name, array in _named(part).items():
-                    files[name].write(np.ascontiguousarray(array).data)
+                    content = np.ascontiguousarray(array).data
+                    files[name].write(content)
+                    checksums[name] = crc32(content, checksums[name])
                 rows += len(part.ids)
-        finally:
-            for file in files.values():
-                file.close()
-        manifest = {"rows": rows, "bytes": {name: (folder / f"{name}.bin").stat().st_size for name in shapes}}
+        manifest = {"rows": rows, "weighted": weighted, "crc32": checksums}
         partial = folder / f"{MANIFEST}.partial"
         partial.write_text(json.dumps(manifest), encoding="utf-8")
         partial.replace(folder / MANIFEST)
         return EncodedDataset.open(folder, layout, n_tasks)
 
     @staticmethod
-    def open(folder: Path, layout: Layout, n_tasks: int) -> "EncodedDataset":
-        """Map the arrays of a written split. Raises DataError when the folder is incomplete or truncated."""
+    def open(folder: Path, layout: Layout, n_tasks: int, *, verify: bool = False) -> "EncodedDataset":
+        """Map the arrays of a written split. verify: read them once and compare their checksums.
+
+        Raises DataError when the folder is incomplete, truncated or, as far as it was verified, damaged.
+        """
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            rows, weighted, checksums = manifest["rows"], manifest["weighted"], manifest["crc32"]
+        except (OSError, ValueError, KeyError):
             raise DataError(f"{folder}: no complete encoded split; prepare it again") from None
-        rows = manifest["rows"]
         arrays = {}
-        for name, (dtype, width) in _shapes(layout, n_tasks).items():
+        for name, (dtype, width) in _shapes(layout, n_tasks, weighted).items():
             path = folder / f"{name}.bin"
             expected = rows * width * dtype.itemsize
             if not path.exists() or path.stat().st_size != expected:
                 raise DataError(f"{path}: truncated or of another layout; prepare the data again")
+            if verify and _checksum(path) != checksums.get(name):
+                raise DataError(f"{path}: damaged; prepare the data again")
             arrays[name] = _map(path, dtype, (rows, width))
         return EncodedDataset(
             rows,
@@ -70,6 +80,7 @@ class EncodedDataset:
                 dense=arrays["dense"],
                 sequences=tuple(arrays[f"sequence_{i}"] for i in range(len(layout.sequences))),
                 labels=arrays["labels"],
+                weights=arrays["weights"][:, 0] if weighted else None,
             ),
         )
 
@@ -86,11 +97,13 @@ def take(arrays: EncodedRows, index: slice | npt.NDArray[np.int64]) -> EncodedRo
         dense=arrays.dense[index],
         sequences=tuple(array[index] for array in arrays.sequences),
         labels=arrays.labels[index],
+        weights=None if arrays.weights is None else arrays.weights[index],
     )
 
 
 def concat(parts: list[EncodedRows]) -> EncodedRows:
-    """Parts one after another."""
+    """Parts one after another, all of them with weights or none."""
+    weights = [part.weights for part in parts if part.weights is not None]
     return EncodedRows(
         ids=np.concatenate([part.ids for part in parts]),
         dense=np.concatenate([part.dense for part in parts]),
@@ -98,10 +111,11 @@ def concat(parts: list[EncodedRows]) -> EncodedRows:
             np.concatenate(arrays) for arrays in zip(*(part.sequences for part in parts), strict=True)
         ),
         labels=np.concatenate([part.labels for part in parts]),
+        weights=np.concatenate(weights) if weights else None,
     )
 
 
-def _shapes(layout: Layout, n_tasks: int) -> dict[str, tuple[np.dtype[Any], int]]:
+def _shapes(layout: Layout, n_tasks: int, weighted: bool) -> dict[str, tuple[np.dtype[Any], int]]:
     sequences = {
         f"sequence_{i}": (np.dtype("<i4"), column.max_len) for i, column in enumerate(layout.sequences)
     }
@@ -109,13 +123,23 @@ def _shapes(layout: Layout, n_tasks: int) -> dict[str, tuple[np.dtype[Any], int]
         "ids": (np.dtype("<i4"), len(layout.ids)),
         "dense": (np.dtype("<f4"), len(layout.dense)),
         "labels": (np.dtype("<f4"), n_tasks),
+        **({"weights": (np.dtype("<f4"), 1)} if weighted else {}),
         **sequences,
     }
 
 
 def _named(part: EncodedRows) -> dict[str, npt.NDArray[Any]]:
     sequences = {f"sequence_{i}": array for i, array in enumerate(part.sequences)}
-    return {"ids": part.ids, "dense": part.dense, "labels": part.labels, **sequences}
+    weights = {} if part.weights is None else {"weights": part.weights}
+    return {"ids": part.ids, "dense": part.dense, "labels": part.labels, **weights, **sequences}
+
+
+def _checksum(path: Path) -> int:
+    found = 0
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            found = crc32(piece, found)
+    return found
 
 
 def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> npt.NDArray[Any]:

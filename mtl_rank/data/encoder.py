@@ -25,7 +25,7 @@ from mtl_rank.errors import DataError, RunError, did_you_mean
 from mtl_rank.features.schema import FeatureSchema, Input
 from mtl_rank.nn.layout import IdColumn, Layout, SequenceColumn
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BIN_SUFFIX = "#bin"
 MISSING_SUFFIX = "#missing"
 
@@ -36,12 +36,16 @@ _FAMILY: TypeAdapter[Family] = TypeAdapter(Family)
 
 
 class EncodedRows(NamedTuple):
-    """ids int32 (N, F), dense float32 (N, D), sequences int32 (N, L) each, labels float32 (N, T)."""
+    """ids int32 (N, F), dense float32 (N, D), sequences int32 (N, L) each, labels float32 (N, T).
+
+    weights: float32 (N,), how much each row counts in training; None = all alike.
+    """
 
     ids: Ids
     dense: npt.NDArray[np.float32]
     sequences: tuple[Ids, ...]
     labels: Labels
+    weights: Labels | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import polars as pl
 
 from mtl_rank.config import Task
 from mtl_rank.data.dense import DenseFitter
-from mtl_rank.errors import DataError
+from mtl_rank.errors import DataError, did_you_mean
 
 Labels = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -77,6 +77,21 @@ def _label_values(table: pl.DataFrame, name: str, task: Task) -> Doubles:
             )
     elif task.transform == "log1p" and (present < 0).any():
         raise DataError(f"task {name}: label {task.label!r} is negative, which transform: log1p cannot take")
+    return values
+
+
+def row_weights(table: pl.DataFrame, column: str) -> Labels:
+    """How much each row counts in training, float32 (N,). Raises DataError unless all are numbers >= 0."""
+    where = f"weights: column {column!r}"
+    if column not in table.columns:
+        raise DataError(f"{where} is not in the table; {did_you_mean(column, table.columns)}")
+    if not table[column].dtype.is_numeric():
+        raise DataError(f"{where} is {table[column].dtype}, it must be a number")
+    values = table[column].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    odd = values[~(np.isfinite(values) & (values >= 0))]
+    if len(odd):
+        shown = "nulls" if np.isnan(odd[0]) else f"{odd[0]:g}"
+        raise DataError(f"{where} holds {shown}; a weight is a finite number >= 0")
     return values
 
 

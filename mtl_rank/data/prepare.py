@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from mtl_rank.config import ProjectConfig
 from mtl_rank.data.encoded import EncodedDataset
+from mtl_rank.data.encoder import EncodedRows, FeatureEncoder
 from mtl_rank.data.fitting import fit_encoder
+from mtl_rank.data.labels import row_weights
 from mtl_rank.errors import DataError
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.retrieval import retrieve
@@ -55,9 +57,18 @@ def encode_splits(
     encoder.save(folder / "encoder")
     for split in ("train", "valid"):
         reporter.stage(f"encode {split}", windows[split])
-        parts = (encoder.encode(table) for table in _counted(_read(retrieved, split), reporter))
-        EncodedDataset.write(folder / split, encoder.layout, len(config.tasks), parts)
+        # Weights are a matter of training: validation, like the test, counts all rows alike.
+        weights = config.weights if split == "train" else None
+        parts = (_encode(encoder, table, weights) for table in _counted(_read(retrieved, split), reporter))
+        EncodedDataset.write(
+            folder / split, encoder.layout, len(config.tasks), parts, weighted=weights is not None
+        )
     shutil.rmtree(retrieved)
+
+
+def _encode(encoder: FeatureEncoder, table: pl.DataFrame, weights: str | None) -> EncodedRows:
+    rows = encoder.encode(table)
+    return rows if weights is None else rows._replace(weights=row_weights(table, weights))
 
 
 def _check_split(config: ProjectConfig, snapshot: Snapshot) -> None:

@@ -13,12 +13,14 @@ class Batch(NamedTuple):
     dense: float32 (B, D).
     sequences: per sequence input int32 (B, L), padded at the end with the input's `pad_id`.
     labels: float32 (B, T); NaN = the task is not defined or not observed on this row.
+    weights: float32 (B,), how much each row counts in the losses; None = all alike.
     """
 
     ids: Tensor
     dense: Tensor
     sequences: tuple[Tensor, ...]
     labels: Tensor
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)

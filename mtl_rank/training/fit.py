@@ -15,10 +15,11 @@ import lightning as L
 import torch
 
 from mtl_rank.config import ProjectConfig
-from mtl_rank.data.datamodule import RankingDataModule, auto_batch_size
+from mtl_rank.data.datamodule import RUN_ROWS, RankingDataModule, auto_batch_size
 from mtl_rank.data.encoded import EncodedDataset
 from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.labels import Target
+from mtl_rank.data.sampling import NegativeSampling
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.progress import Reporter
 from mtl_rank.training.callbacks import BestWeights, History
@@ -59,15 +60,17 @@ def fit(
     """
     L.seed_everything(config.fit.seed, verbose=False)
     network = build_network(config.model, encoder.layout, prior_logits(encoder.targets))
-    batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(train.rows)
+    sampling = _sampling(config, train)
+    rows = sampling.rows if sampling else train.rows
+    batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(rows)
     module = RankingModule(
         network,
-        TaskLosses(list(config.tasks.values())),
+        TaskLosses(list(config.tasks.values()), (sampling.task, sampling.keep) if sampling else None),
         build_weighting(config),
         encoder.targets,
         config.fit,
         batch_size,
-        steps_per_epoch=-(-train.rows // batch_size),
+        steps_per_epoch=-(-rows // batch_size),
     )
     check_measurable(config.fit.monitor, valid.arrays.labels, encoder.targets)
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
@@ -84,7 +87,7 @@ def fit(
         with _stopping(checkpoints):
             trainer.fit(
                 module,
-                RankingDataModule(train, valid, batch_size, config.fit.seed),
+                RankingDataModule(train, valid, batch_size, config.fit.seed, sampling),
                 ckpt_path=newest,
                 weights_only=True,
             )
@@ -99,8 +102,16 @@ def fit(
         parameters=sum(p.numel() for p in network.parameters()) - of_tables,
         embedding_parameters=of_tables,
         seconds=seconds,
-        rows_per_second=trainer.current_epoch * train.rows / seconds,
+        rows_per_second=trainer.current_epoch * rows / seconds,
     )
+
+
+def _sampling(config: ProjectConfig, train: EncodedDataset) -> NegativeSampling | None:
+    negatives = config.fit.negatives
+    if negatives is None:
+        return None
+    task = list(config.tasks).index(negatives.task)
+    return NegativeSampling(train.arrays.labels, task, negatives.keep, RUN_ROWS)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class RankingModule(L.LightningModule):
         return logits
 
     def training_step(self, batch: Batch) -> Tensor:
-        losses = with_global_value(self.task_losses(self(batch), batch.labels))
+        losses = with_global_value(self.task_losses(self(batch), batch.labels, batch.weights))
         weighted: Weighted = self.weighting(losses)
         self.losses, self.weighted = losses.detach(), weighted
         return weighted.total

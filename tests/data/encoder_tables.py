@@ -52,7 +52,18 @@ def one_column_ids(training, serving, **options):
 
 def assert_same_rows(left, right):
     """Equal EncodedRows, bit for bit."""
-    for a, b in zip((*left[:2], *left[2], left[3]), (*right[:2], *right[2], right[3]), strict=True):
+    assert (left.weights is None) == (right.weights is None)
+    arrays = [
+        (
+            rows.ids,
+            rows.dense,
+            *rows.sequences,
+            rows.labels,
+            *([] if rows.weights is None else [rows.weights]),
+        )
+        for rows in (left, right)
+    ]
+    for a, b in zip(*arrays, strict=True):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
         assert a.tobytes() == b.tobytes()

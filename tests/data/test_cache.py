@@ -1,9 +1,11 @@
 """Prepared data is reused while nothing it was made from has changed, and never for anything else."""
 
+import polars as pl
 import pytest
 
 from mtl_rank.config import load_config
 from mtl_rank.data.cache import list_cache, prepared
+from mtl_rank.errors import MtlRankError
 from mtl_rank.features.repository import open_repository
 from mtl_rank.progress import Silent
 
@@ -57,12 +59,59 @@ def test_the_order_of_the_tasks_is_that_asked_for(project, tasks, settings):
     assert swapped.tobytes() == first.train.arrays.labels.tobytes()
 
 
-@pytest.mark.parametrize("name", ["ids.bin", "manifest.json"])
-def test_a_damaged_entry_is_made_again(project, name):
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("ids.bin", lambda content: content[:-1]),
+        ("ids.bin", lambda content: content[:99] + bytes([content[99] ^ 1]) + content[100:]),
+        ("manifest.json", lambda content: content[:-1]),
+    ],
+)
+def test_a_damaged_entry_is_made_again(project, name, change):
     first, _ = prepare(project, ["ctr"])
     expected = first.train.arrays.ids.tobytes()
     path = project / "cache" / first.fingerprint / "train" / name
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(change(path.read_bytes()))
     second, was_there = prepare(project, ["ctr"])
     assert not was_there
     assert second.train.arrays.ids.tobytes() == expected
+
+
+def with_weights(project, values):
+    path = project / "data" / "impressions.parquet"
+    examples = pl.read_parquet(path)
+    examples.with_columns(importance=values(examples)).write_parquet(path)
+
+
+def test_the_weights_of_the_training_rows_are_kept_in_their_order(project):
+    with_weights(project, lambda examples: pl.col("impression_id") % 7)
+    found, _ = prepare(project, ["ctr"], weights="importance")
+    plain, _ = prepare(project, ["ctr"])
+    assert plain.fingerprint != found.fingerprint
+    assert plain.train.arrays.weights is None
+    assert found.valid.arrays.weights is None
+    examples = pl.read_parquet(project / "data" / "impressions.parquet").sort("event_timestamp")
+    expected = examples["importance"].head(found.train.rows)
+    assert sorted(found.train.arrays.weights.tolist()) == sorted(expected.to_list())
+    assert found.train.arrays.ids.tobytes() == plain.train.arrays.ids.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (pl.lit(-1.0), "-1"),
+        (pl.lit(None, pl.Float64), "nulls"),
+        (pl.lit(float("inf")), "inf"),
+        (pl.lit("much"), "String"),
+    ],
+)
+def test_weights_that_are_none_are_refused(project, value, words):
+    with_weights(project, lambda _: value)
+    with pytest.raises(MtlRankError, match="importance") as caught:
+        prepare(project, ["ctr"], weights="importance")
+    assert words in str(caught.value)
+
+
+def test_a_weight_column_that_is_not_there_is_named(project):
+    with pytest.raises(MtlRankError, match="importence"):
+        prepare(project, ["ctr"], weights="importence")

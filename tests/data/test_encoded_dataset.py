@@ -29,7 +29,7 @@ def layout_of(ids=2, dense=1, max_lens=(3,)):
     )
 
 
-def random_rows(layout, rows, seed=0):
+def random_rows(layout, rows, seed=0, weighted=False):
     rng = np.random.default_rng(seed)
     labels = rng.normal(size=(rows, TASKS)).astype(np.float32)
     labels[rng.random(labels.shape) < 0.3] = np.nan
@@ -40,6 +40,7 @@ def random_rows(layout, rows, seed=0):
             rng.integers(0, 2**31 - 1, (rows, column.max_len), dtype=np.int32) for column in layout.sequences
         ),
         labels=labels,
+        weights=rng.random(rows).astype(np.float32) if weighted else None,
     )
 
 
@@ -49,22 +50,24 @@ def random_rows(layout, rows, seed=0):
     st.lists(st.integers(1, 3), max_size=2),
     st.lists(st.integers(0, 9), max_size=4),
     st.integers(1, 7),
+    st.booleans(),
 )
 @settings(max_examples=40)
-def test_what_was_written_comes_back(tmp_path_factory, ids, dense, max_lens, parts, size):
+def test_what_was_written_comes_back(tmp_path_factory, ids, dense, max_lens, parts, size, weighted):
     folder = tmp_path_factory.mktemp("split")
     layout = layout_of(ids, dense, tuple(max_lens))
-    written = [random_rows(layout, rows, seed) for seed, rows in enumerate(parts)]
-    whole = concat([random_rows(layout, 0), *written])
+    written = [random_rows(layout, rows, seed, weighted) for seed, rows in enumerate(parts)]
+    nothing = random_rows(layout, 0, weighted=weighted)
+    whole = concat([nothing, *written])
     for dataset in (
-        EncodedDataset.write(folder, layout, TASKS, iter(written)),
-        EncodedDataset.open(folder, layout, TASKS),
+        EncodedDataset.write(folder, layout, TASKS, iter(written), weighted=weighted),
+        EncodedDataset.open(folder, layout, TASKS, verify=True),
     ):
         assert dataset.rows == sum(parts)
         assert_same_rows(dataset.arrays, whole)
         slices = list(dataset.slices(size))
         assert [len(part.ids) for part in slices[:-1]] == [size] * (len(slices) - 1)
-        assert_same_rows(concat([random_rows(layout, 0), *slices]), whole)
+        assert_same_rows(concat([nothing, *slices]), whole)
 
 
 def test_an_encoder_and_its_layout_fit_the_files(tmp_path):
@@ -93,6 +96,16 @@ def test_a_truncated_grown_or_missing_file_is_refused(split, name):
     path.unlink()
     with pytest.raises(DataError, match=f"{name}.bin"):
         EncodedDataset.open(split, layout_of(), TASKS)
+
+
+@pytest.mark.parametrize("name", ["ids", "dense", "labels", "sequence_0"])
+def test_one_wrong_bit_is_found_by_verification(split, name):
+    path = split / f"{name}.bin"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}.bin: damaged"):
+        EncodedDataset.open(split, layout_of(), TASKS, verify=True)
 
 
 def test_another_layout_is_refused(split):

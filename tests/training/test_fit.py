@@ -6,12 +6,13 @@ import os
 import signal
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
 from small_task import config_of, encoded, logit, table_of
 
-from mtl_rank.data.encoded import concat
+from mtl_rank.data.encoded import EncodedDataset, concat
 from mtl_rank.data.labels import Target
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.predict import to_batch
@@ -224,3 +225,28 @@ def test_a_named_precision_is_taken_as_it_is():
     assert choose_precision("fp32", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"
     assert choose_precision("auto", "cpu") in ("fp32", "bf16")
+
+
+def test_predictions_are_calibrated_though_most_negatives_were_left_out(tmp_path):
+    """A twelfth of the rows is positive; without the correction predictions would be several times too high."""
+    rare = table_of(12_000, seed=1).with_columns(
+        clicked=pl.col("clicked") * (pl.int_range(pl.len()) % 6 == 0)
+    )
+    test = table_of(3_000, seed=2).with_columns(clicked=pl.col("clicked") * (pl.int_range(pl.len()) % 6 == 0))
+    config = config_of(tasks={"ctr": {"label": "clicked"}}, fit={"negatives": {"task": "ctr", "keep": 0.2}})
+    result, _ = Split(tmp_path / "data", config, rare, test).fit(tmp_path / "run")
+    assert 0.85 < result.valid["valid/ctr/calibration"] < 1.15
+    whole = config_of(tasks={"ctr": {"label": "clicked"}})
+    reference, _ = Split(tmp_path / "all", whole, rare, test).fit(tmp_path / "reference")
+    assert result.valid["valid/ctr/auc"] > reference.valid["valid/ctr/auc"] - 0.02
+
+
+def test_rows_of_weight_zero_are_as_if_they_were_not_there(tmp_path):
+    """Half of the rows are wrong and weigh nothing."""
+    table = table_of(4_000, seed=1)
+    wrong = table.with_columns(clicked=1 - pl.col("clicked"))
+    split = Split(tmp_path / "data", config_of(), pl.concat([table, wrong]), table_of(600, seed=2))
+    weights = np.repeat(np.float32([1, 0]), len(table))
+    split.train = EncodedDataset(split.train.rows, split.train.arrays._replace(weights=weights))
+    result, _ = split.fit(tmp_path / "run")
+    assert 0.8 < result.valid["valid/ctr/auc"] < 0.87

@@ -95,3 +95,54 @@ def test_rows_that_are_not_labelled_weigh_nothing():
     together = losses(logits, labels)
     assert together[1].item() == pytest.approx(bce(4.0, 1.0), rel=1e-5)
     assert losses(logits[3:], labels[3:])[1].item() == pytest.approx(together[1].item())
+
+
+@given(tables(), st.integers(0, 999))
+def test_weights_make_it_a_weighted_mean(table, seed):
+    kinds, logits, labels = table
+    weights = np.random.default_rng(seed).choice([0.0, 0.5, 3.0], len(labels))
+    losses = TaskLosses([KINDS[kind] for kind in kinds])(
+        torch.tensor(logits), torch.tensor(labels), torch.tensor(weights)
+    )
+    for column, kind in enumerate(kinds):
+        rows = ~np.isnan(labels[:, column]) & (weights > 0)
+        each = [BY_HAND[kind](a, b) for a, b in zip(logits[rows, column], labels[rows, column], strict=True)]
+        expected = np.average(each, weights=weights[rows]) if each else 0
+        assert losses[column].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_a_row_that_counts_twice_is_two_rows():
+    logits, labels = torch.randn(4, 2), torch.tensor([[0.0, 1], [1, NAN], [0, 0], [1, 1]])
+    losses = TaskLosses([BINARY, BINARY])
+    twice = torch.tensor([0, 1, 1, 2, 3])
+    weighted = losses(logits, labels, torch.tensor([1.0, 2, 1, 1]))
+    assert torch.allclose(weighted, losses(logits[twice], labels[twice]))
+
+
+@given(
+    st.floats(0.01, 1),
+    st.lists(st.floats(0.02, 1), min_size=4, max_size=4),
+    st.floats(0.01, 0.99),
+)
+def test_with_sampled_negatives_the_best_logits_are_those_of_all_rows(share, joint, given_rate):
+    """A population of (click, like, buy given click), its negatives kept by `share`: at the logits of the whole
+    population no task's expected loss has a slope.
+    """
+    both, click, like, neither = np.array(joint) / sum(joint)
+    rows = [  # click, like, buy, frequency among all rows
+        (1, 1, 1, both * given_rate),
+        (1, 1, 0, both * (1 - given_rate)),
+        (1, 0, 1, click * given_rate),
+        (1, 0, 0, click * (1 - given_rate)),
+        (0, 1, NAN, like),
+        (0, 0, NAN, neither),
+    ]
+    table = torch.tensor(rows, dtype=torch.float64)
+    labels, frequency = table[:, :3], table[:, 3]
+    kept = torch.where(labels[:, 0] == 0, frequency * share, frequency)
+    rates = torch.tensor([both + click, both + like, given_rate], dtype=torch.float64)
+    logits = torch.logit(rates).requires_grad_()
+    tasks = [BINARY, BINARY, Task(label="c", given="a")]
+    losses = TaskLosses(tasks, sampled=(0, share))(logits.expand(len(rows), -1), labels, kept)
+    losses.sum().backward()
+    assert logits.grad.numpy() == pytest.approx(np.zeros(3), abs=1e-6)
