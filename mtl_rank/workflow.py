@@ -36,6 +36,7 @@ from mtl_rank.scoring.score import score as score_candidates
 from mtl_rank.scoring.table import ScoresTarget
 from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import fit
+from mtl_rank.training.precision import choose_precision, load_precision
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
 
@@ -109,8 +110,12 @@ def _complete(
             # With several devices Lightning starts this command again for each: they join this run.
             os.environ[_SHARED_RUN] = run.id
             rows = {"train": data.train.rows, "valid": data.valid.rows}
-            run.update(prepared=data.fingerprint, rows=rows)
-            result = fit(config, data.encoder, data.train, data.valid, run.folder, reporter)
+            # A run that is resumed, perhaps elsewhere, keeps the arithmetic it began with.
+            precision = load_precision(run.info().get("precision")) or choose_precision(
+                config.fit.precision, config.fit.accelerator
+            )
+            run.update(prepared=data.fingerprint, rows=rows, precision=asdict(precision))
+            result = fit(config, data.encoder, data.train, data.valid, run.folder, reporter, precision)
             run.update(fit=asdict(result))
             evaluation = _evaluate_test(run, config, project, repository, reporter)
             run.write_metrics({"valid": result.valid, **evaluation})
@@ -130,7 +135,8 @@ def _complete(
 def _take_part(run: Run, config: ProjectConfig, project: Path, repository: FeatureRepository) -> NoReturn:
     """Be one more process of a run that another one leads: fit beside it, then end."""
     data = prepared(config, project, repository, Silent())
-    fit(config, data.encoder, data.train, data.valid, run.folder, Silent())
+    precision = load_precision(run.info().get("precision"))
+    fit(config, data.encoder, data.train, data.valid, run.folder, Silent(), precision)
     sys.exit(0)
 
 

@@ -26,6 +26,7 @@ from mtl_rank.training.callbacks import BestWeights, History
 from mtl_rank.training.checkpoints import Checkpoints, newest_checkpoint
 from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.module import RankingModule
+from mtl_rank.training.precision import Precision, choose_precision, matmul_precision
 from mtl_rank.training.validation import check_measurable
 from mtl_rank.training.weighting import build_weighting
 
@@ -52,8 +53,11 @@ def fit(
     valid: EncodedDataset,
     folder: Path,
     reporter: Reporter,
+    precision: Precision | None = None,
 ) -> FitResult:
     """Train the configured network; leaves model.safetensors (best epoch) and history.csv in `folder`.
+
+    precision: None = as the configuration says; a run that is resumed has to keep its own.
 
     Continues from the newest checkpoint in `folder`, if there is one: same batches, same state, same numbers.
     Raises TrainingInterrupted on Ctrl-C, after a checkpoint was written.
@@ -74,7 +78,7 @@ def fit(
     )
     check_measurable(config.fit.monitor, valid.arrays.labels, encoder.targets)
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
-    precision = choose_precision(config.fit.precision, config.fit.accelerator)
+    precision = precision or choose_precision(config.fit.precision, config.fit.accelerator)
     checkpoints = Checkpoints(folder / "checkpoints", config.fit.checkpoint_minutes)
     trainer = _trainer(config, precision, [History(folder / "history.csv", reporter), best, checkpoints])
     newest = newest_checkpoint(folder / "checkpoints", reporter)
@@ -84,7 +88,7 @@ def fit(
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch 2.13 an old question.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        with _stopping(checkpoints):
+        with _stopping(checkpoints), matmul_precision(precision):
             trainer.fit(
                 module,
                 RankingDataModule(train, valid, batch_size, config.fit.seed, sampling),
@@ -98,7 +102,7 @@ def fit(
         best_epoch=best.best_epoch,
         valid=best.best,
         batch_size=batch_size,
-        precision=precision,
+        precision=precision.name,
         parameters=sum(p.numel() for p in network.parameters()) - of_tables,
         embedding_parameters=of_tables,
         seconds=seconds,
@@ -144,23 +148,13 @@ def prior_logits(targets: tuple[Target, ...]) -> torch.Tensor:
     return torch.logit(torch.tensor(rates, dtype=torch.float64)).float()
 
 
-def choose_precision(wanted: str, accelerator: str) -> str:
-    """`fp32` or `bf16`. auto takes bf16 where the processor has instructions for it: a fixed choice per machine."""
-    if wanted != "auto":
-        return wanted
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if has_bf16 else "fp32"
-
-
-def _trainer(config: ProjectConfig, precision: str, callbacks: list[L.Callback]) -> L.Trainer:
+def _trainer(config: ProjectConfig, precision: Precision, callbacks: list[L.Callback]) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator=config.fit.accelerator,
         devices=config.fit.devices,
         strategy="ddp" if config.fit.devices > 1 else "auto",
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
+        precision="bf16-mixed" if precision.name == "bf16" else "32-true",
         max_epochs=config.fit.epochs,
         callbacks=callbacks,
         logger=False,

@@ -18,7 +18,7 @@ from mtl_rank.nn.zoo import build_network
 from mtl_rank.predict import to_batch
 from mtl_rank.progress import Silent
 from mtl_rank.training.checkpoints import TrainingInterrupted
-from mtl_rank.training.fit import choose_precision, fit, prior_logits
+from mtl_rank.training.fit import fit, prior_logits
 from mtl_rank.training.validation import validation_metrics
 
 
@@ -219,12 +219,6 @@ def test_outputs_start_at_the_base_rates():
 
     found = prior_logits((target("binary", 0.01), target("regression", 7.0), target("binary", 0.8)))
     assert found.tolist() == pytest.approx([logit(0.01), 0, logit(0.8)], rel=1e-5)
-
-
-def test_a_named_precision_is_taken_as_it_is():
-    assert choose_precision("fp32", "cpu") == "fp32"
-    assert choose_precision("bf16", "cpu") == "bf16"
-    assert choose_precision("auto", "cpu") in ("fp32", "bf16")
 
 
 def test_predictions_are_calibrated_though_most_negatives_were_left_out(tmp_path):

@@ -1,0 +1,169 @@
+"""Which arithmetic a machine trains fastest in without losing accuracy: measured once, then remembered."""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+from uuid import uuid4
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+Name = Literal["fp32", "bf16"]
+Matmul = Literal["highest", "medium"]
+
+# Root mean square errors of products of unit variance: true fp32 has 3e-7, bf16 3e-3.
+_FP32_ERROR, _BF16_ERROR = 2e-6, 1e-2
+_WORTH = 1.15
+_ROWS, _IN, _OUT = 1024, 400, 1032
+_REPEATS = 8
+
+
+@dataclass(frozen=True)
+class Precision:
+    """name: fp32, or bf16 for autocast. matmul: torch's setting for products of fp32 matrices.
+
+    speedups: over plain fp32, errors: root mean square, of what was measured before choosing; empty = nothing was.
+    """
+
+    name: Name
+    matmul: Matmul = "highest"
+    speedups: dict[str, float] | None = None
+    errors: dict[str, float] | None = None
+
+
+_PRECISION = TypeAdapter(Precision)
+
+
+def choose_precision(wanted: Literal["auto", "fp32", "bf16"], accelerator: str) -> Precision:
+    """What to train in. auto: on a GPU bf16 where it has it; on a CPU the fastest that is accurate enough.
+
+    The measurement is kept in the user's cache folder, so that two trainings on one machine agree to the last bit.
+    """
+    if wanted != "auto":
+        return Precision(wanted)
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return Precision("bf16" if torch.cuda.is_bf16_supported() else "fp32")
+    return _remembered(_cache_file(), _probe)
+
+
+@contextmanager
+def matmul_precision(precision: Precision) -> Iterator[None]:
+    """Products of fp32 matrices are taken as `precision` says, within."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision.matmul)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def load_precision(raw: object) -> Precision | None:
+    """A precision that was written down by `asdict`; None when it is not one."""
+    try:
+        return _PRECISION.validate_python(raw)
+    except ValidationError:
+        return None
+
+
+def _probe() -> Precision:
+    """Time and check the products of one layer, forward and backward."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(_ROWS, _IN, generator=generator)
+    weight = torch.randn(_IN, _OUT, generator=generator) / _IN**0.5
+    exact = x.double() @ weight.double()
+    ways: dict[str, tuple[Precision, AbstractContextManager[object]]] = {
+        "fp32": (Precision("fp32"), nullcontext()),
+        "fp32 medium": (Precision("fp32", "medium"), nullcontext()),
+    }
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        ways["bf16"] = (Precision("bf16"), torch.autocast("cpu", torch.bfloat16))
+    seconds = dict.fromkeys(ways, float("inf"))
+    errors: dict[str, float] = {}
+    for _ in range(_REPEATS):
+        for way, (precision, context) in ways.items():
+            with matmul_precision(precision), context:
+                start = time.perf_counter()
+                product = _products(x, weight)
+                seconds[way] = min(seconds[way], time.perf_counter() - start)
+            errors[way] = float((product.double() - exact).square().mean().sqrt())
+    speedups = {way: round(seconds["fp32"] / value, 2) for way, value in seconds.items()}
+    return decide(speedups, errors)
+
+
+def _products(x: Tensor, weight: Tensor) -> Tensor:
+    y = x @ weight
+    y @ weight.T
+    x.T @ y
+    return y
+
+
+def decide(speedups: dict[str, float], errors: dict[str, float]) -> Precision:
+    """The fastest way that is accurate enough, if it is worth it. Keys: fp32, fp32 medium, bf16."""
+    best = "fp32"
+    for way, limit in (("fp32 medium", _FP32_ERROR), ("bf16", _BF16_ERROR)):
+        if way in speedups and errors[way] <= limit and speedups[way] >= _WORTH * speedups[best]:
+            best = way
+    # Under bf16 a few products stay in fp32.
+    medium = errors["fp32 medium"] <= _FP32_ERROR and speedups["fp32 medium"] >= _WORTH
+    return Precision(
+        "bf16" if best == "bf16" else "fp32", "medium" if medium else "highest", speedups, errors
+    )
+
+
+def _remembered(path: Path, measure: Callable[[], Precision]) -> Precision:
+    """What the file holds; measured and written when there is none. Of several processes the first one counts."""
+    found = _read(path)
+    if found is not None:
+        return found
+    measured = measure()
+    partial = path.with_name(f"{path.name}.{uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(asdict(measured)), encoding="utf-8")
+        if path.exists():
+            # Damaged: it could not be read.
+            path.unlink()
+        os.link(partial, path)
+    except OSError:
+        # Another process was first, or there is no place to remember it: then each process measures.
+        return _read(path) or measured
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return measured
+
+
+def _read(path: Path) -> Precision | None:
+    try:
+        return load_precision(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def _cache_file() -> Path:
+    """One per kind of processor, version of torch and number of threads."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next(line for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor()
+    facts = [processor, torch.backends.cpu.get_cpu_capability(), torch.__version__, torch.get_num_threads()]
+    digest = hashlib.sha256(json.dumps([str(fact) for fact in facts]).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache")
+    return folder / "mtlrank" / f"precision-{digest}.json"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
