@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow lint format bench-retrieval bench-quality wheel clean
+.PHONY: help demo test test-slow lint format bench-retrieval bench-train bench-quality wheel clean
 
 help:
 	@echo "make demo             train, evaluate and score the demo shop"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint             ruff, mypy --strict, import-linter"
 	@echo "make format           ruff format and safe fixes"
 	@echo "make bench-retrieval  point-in-time join against Feast's own store"
+	@echo "make bench-train      training against torch-rechub, DeepCTR-Torch and a bare torch loop"
 	@echo "make bench-quality    the quality tables of docs/quality.md"
 	@echo "make wheel            build the wheel into dist/"
 
@@ -45,6 +46,9 @@ format: $(READY)
 
 bench-retrieval: $(READY)
 	$(PY) benchmarks/retrieval.py
+
+bench-train: $(READY)
+	$(PY) benchmarks/train.py
 
 bench-quality: $(READY)
 	$(PY) benchmarks/quality.py

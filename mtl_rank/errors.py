@@ -1,5 +1,6 @@
 """What a user can mend: every message says what is wrong, where, and what to do."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -22,6 +23,16 @@ class RunError(MtlRankError):
 
 class ScoresError(MtlRankError):
     """A scores table cannot take what is to be written to it."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether it says that there is no room for a file: disk, quota or limit on its size.
+
+    Libraries of other languages pass on the system's words, not its number.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    return any(words in str(error) for words in ("No space left", "quota exceeded", "File too large"))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

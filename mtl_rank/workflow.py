@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 
 from mtl_rank.config import ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
-from mtl_rank.errors import RunError
+from mtl_rank.errors import RunError, is_full_disk
 from mtl_rank.evaluation.evaluate import EmptyWindow, Evaluation, Window, split_window
 from mtl_rank.evaluation.evaluate import evaluate as evaluate_rows
 from mtl_rank.features.repository import FeatureRepository, open_repository
@@ -35,7 +36,7 @@ from mtl_rank.scoring.score import ScoreSummary
 from mtl_rank.scoring.score import score as score_candidates
 from mtl_rank.scoring.table import ScoresTarget
 from mtl_rank.training.checkpoints import TrainingInterrupted
-from mtl_rank.training.fit import fit
+from mtl_rank.training.fit import check_logging, fit
 from mtl_rank.training.precision import choose_precision, load_precision
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
@@ -66,6 +67,7 @@ def train(
         config = config.with_tasks(tasks)
     check_model(config.model)
     check_weighting(config)
+    check_logging(config)
     check_monitor(config.fit.monitor, {name: task.kind for name, task in config.tasks.items()})
     repository = _repository(project, config)
     if _SHARED_RUN in os.environ:
@@ -125,9 +127,16 @@ def _complete(
             run.update(status=INTERRUPTED)
             reporter.say(f"continue with: mtlrank train --resume {run.id}")
             raise KeyboardInterrupt from None
-        except BaseException:
-            run.update(status=FAILED)
-            raise
+        except BaseException as error:
+            if not is_full_disk(error):
+                run.update(status=FAILED)
+                raise
+            with suppress(OSError):
+                run.update(status=FAILED)
+            raise RunError(
+                f"no room left to write run {run.id} ({run.folder}).\n"
+                f"Free some, then continue with: mtlrank train --resume {run.id}"
+            ) from error
         finally:
             os.environ.pop(_SHARED_RUN, None)
 

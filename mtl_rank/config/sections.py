@@ -142,6 +142,7 @@ class Fit(Section):
     devices: processes that share each batch, by Lightning's DDP.
     checkpoint_minutes: how much work a killed run may lose; epochs' ends are always kept.
     monitor: `valid/ne` (mean normalised loss of the tasks, lower is better) or `valid/<task>/<metric>`.
+    tensorboard: write what history.csv gets for TensorBoard too (extra `tensorboard`).
     patience: epochs without improvement of `monitor` before training stops; the best weights are kept.
     """
 
@@ -160,6 +161,7 @@ class Fit(Section):
     monitor: str = "valid/ne"
     patience: int = Field(2, ge=1)
     negatives: Negatives | None = None
+    tensorboard: bool = False
     checkpoint_minutes: float = Field(5.0, gt=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = Field(1, gt=0)

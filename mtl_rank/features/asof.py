@@ -210,8 +210,14 @@ def match(
     return f"SELECT {', '.join(select)} FROM {times} AS e {' '.join(joins)}"
 
 
-def fetch(rows: Rows, views: Sequence[View], table: str, offset: int, count: int) -> str:
-    """SQL of `count` entity rows from `offset` on, held in `table`, with their features, in order."""
+def fetch(
+    rows: Rows, views: Sequence[View], table: str, offset: int, count: int, sizes: Sequence[int] | None = None
+) -> str:
+    """SQL of `count` entity rows from `offset` on, held in `table`, with their features, in order.
+
+    sizes: rows of each source, if known. A source with no more rows than are asked for is read whole: most of it
+    is wanted then.
+    """
     select = [f"e.{quote(column)}" for column in rows.columns]
     joins = []
     for number, view in enumerate(views):
@@ -224,9 +230,9 @@ def fetch(rows: Rows, views: Sequence[View], table: str, offset: int, count: int
         ]
         position = view.position
         wanted = f"SELECT {position} AS pos, {', '.join(names)} FROM {view.source.sql} AS s"
-        joins.append(
-            f"LEFT JOIN ({wanted} WHERE {position} IN (SELECT {row} FROM m)) AS {side} ON m.{row} = {side}.pos"
-        )
+        if sizes is None or sizes[number] > count:
+            wanted += f" WHERE {position} IN (SELECT {row} FROM m)"
+        joins.append(f"LEFT JOIN ({wanted}) AS {side} ON m.{row} = {side}.pos")
     part = f"SELECT * FROM matched WHERE r >= {offset} AND r < {offset + count}"
     numbered = (
         f"SELECT *, row_number() OVER () - 1 + {offset} AS {quote(_position(rows))} FROM {quote(table)}"

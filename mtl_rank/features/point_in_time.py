@@ -105,13 +105,13 @@ class PointInTimeJoin:
             memory = memory_of(con)
             for statement in _number(inputs):
                 con.execute(statement)
-            _match(con, inputs, self.limits.joined(memory), self.from_created)
+            sizes = _match(con, inputs, self.limits.joined(memory), self.from_created)
             kinds = [view.source.columns[source] for view in inputs.views for source, _ in view.features]
             entity_rows = con.sql(_ordered_rows(inputs.rows)).to_arrow_reader()
             offset = 0
             for part in _parts(entity_rows, self.limits.fetched(memory, kinds)):
                 beside.register(PART, part)
-                for batch in _fetch(beside, inputs, offset, part.num_rows).to_arrow_reader(rows):
+                for batch in _fetch(beside, inputs, offset, part.num_rows, sizes).to_arrow_reader(rows):
                     yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
                 offset += part.num_rows
 
@@ -152,27 +152,27 @@ class _Join:
         return f"INSERT INTO matched {matched}"
 
 
-def _match(con: duckdb.DuckDBPyConnection, inputs: Inputs, join_rows: int, from_created: bool) -> None:
-    """Creates `matched`: for every entity row the positions of its feature rows.
+def _match(con: duckdb.DuckDBPyConnection, inputs: Inputs, join_rows: int, from_created: bool) -> list[int]:
+    """Creates `matched`: for every entity row the positions of its feature rows. Returns the rows of each source.
 
     Inputs of more than join_rows are joined one window of time after another. A feature row is read in one window
     alone: what later windows may still need, the newest row of each key, is carried over.
     """
     measured = [measure(con, view) for view in inputs.views]
-    ranks = [rank for _, rank in measured]
+    sizes, ranks = [size for size, _ in measured], [rank for _, rank in measured]
     join = _Join(inputs, ranks, from_created)
     con.execute(_create_matched(inputs))
     ((count, first, last),) = con.sql("SELECT count(*), min(t), max(t) FROM times").fetchall()
     if last is None:
-        return
+        return sizes
     # What is older than every time to live can reach no entity row.
     oldest = [_oldest(first, view.ttl_microseconds) for view in inputs.views]
-    parts = -(-(count + sum(rows for rows, _ in measured)) // join_rows)
+    parts = -(-(count + sum(sizes)) // join_rows)
     windows = _windows(con, parts, last)
     if len(windows) == 1:
         histories = join.histories([Window(after, last) for after in oldest])
         con.execute(join.match(Window(), [f"({sql})" for sql in histories]), inputs.values)
-        return
+        return sizes
     for index, window in enumerate(windows):
         reach = [Window(after if index == 0 else window.after, window.upto) for after in oldest]
         for number, sql in enumerate(join.histories(reach, carried=index > 0)):
@@ -182,6 +182,7 @@ def _match(con: duckdb.DuckDBPyConnection, inputs: Inputs, join_rows: int, from_
         for number in range(len(ranks)):
             newest = asof.newest(f"history {number}")
             con.execute(f"CREATE OR REPLACE TABLE {quote(f'carried {number}')} AS {newest}")
+    return sizes
 
 
 def _oldest(first: int, ttl: int | None) -> int | None:
@@ -230,7 +231,7 @@ def _parts(batches: pa.RecordBatchReader, rows: int) -> Iterator[pa.Table]:
 
 
 def _fetch(
-    con: duckdb.DuckDBPyConnection, inputs: Inputs, offset: int, count: int
+    con: duckdb.DuckDBPyConnection, inputs: Inputs, offset: int, count: int, sizes: list[int] | None = None
 ) -> duckdb.DuckDBPyRelation:
-    sql = asof.fetch(inputs.rows, inputs.views, PART, offset, count)
+    sql = asof.fetch(inputs.rows, inputs.views, PART, offset, count, sizes)
     return con.sql(sql, params=inputs.values or None)

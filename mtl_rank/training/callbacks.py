@@ -113,6 +113,8 @@ class History(L.Callback):
             return
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns, restval="").writerow(row)
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=trainer.global_step)
 
 
 class BestWeights(L.Callback):

@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
 import lightning as L
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from mtl_rank.config import ProjectConfig
 from mtl_rank.data.datamodule import RUN_ROWS, RankingDataModule, auto_batch_size
@@ -20,6 +22,7 @@ from mtl_rank.data.encoded import EncodedDataset
 from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.labels import Target
 from mtl_rank.data.sampling import NegativeSampling
+from mtl_rank.errors import ConfigError
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.progress import Reporter
 from mtl_rank.training.callbacks import BestWeights, History
@@ -80,7 +83,9 @@ def fit(
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
     precision = precision or choose_precision(config.fit.precision, config.fit.accelerator)
     checkpoints = Checkpoints(folder / "checkpoints", config.fit.checkpoint_minutes)
-    trainer = _trainer(config, precision, [History(folder / "history.csv", reporter), best, checkpoints])
+    trainer = _trainer(
+        config, precision, folder, [History(folder / "history.csv", reporter), best, checkpoints]
+    )
     newest = newest_checkpoint(folder / "checkpoints", reporter)
     if newest is not None:
         reporter.say(f"continuing from {newest.name}")
@@ -148,7 +153,15 @@ def prior_logits(targets: tuple[Target, ...]) -> torch.Tensor:
     return torch.logit(torch.tensor(rates, dtype=torch.float64)).float()
 
 
-def _trainer(config: ProjectConfig, precision: Precision, callbacks: list[L.Callback]) -> L.Trainer:
+def check_logging(config: ProjectConfig) -> None:
+    """Raises ConfigError when TensorBoard is asked for and not installed."""
+    if config.fit.tensorboard and find_spec("tensorboard") is None:
+        raise ConfigError("fit.tensorboard: it is not installed; pip install 'mtl-rank[tensorboard]'")
+
+
+def _trainer(
+    config: ProjectConfig, precision: Precision, folder: Path, callbacks: list[L.Callback]
+) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return L.Trainer(
         accelerator=config.fit.accelerator,
@@ -157,7 +170,7 @@ def _trainer(config: ProjectConfig, precision: Precision, callbacks: list[L.Call
         precision="bf16-mixed" if precision.name == "bf16" else "32-true",
         max_epochs=config.fit.epochs,
         callbacks=callbacks,
-        logger=False,
+        logger=TensorBoardLogger(folder, name="", version="tensorboard") if config.fit.tensorboard else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
