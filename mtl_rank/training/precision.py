@@ -75,7 +75,10 @@ def load_precision(raw: object) -> Precision | None:
 
 
 def _probe() -> Precision:
-    """Time and check the products of one layer, forward and backward."""
+    """Time and check the products of one layer, forward and backward.
+
+    Processor time of one thread: other work on the machine must not decide.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(_ROWS, _IN, generator=generator)
     weight = torch.randn(_IN, _OUT, generator=generator) / _IN**0.5
@@ -88,13 +91,16 @@ def _probe() -> Precision:
         ways["bf16"] = (Precision("bf16"), torch.autocast("cpu", torch.bfloat16))
     seconds = dict.fromkeys(ways, float("inf"))
     errors: dict[str, float] = {}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     for _ in range(_REPEATS):
         for way, (precision, context) in ways.items():
             with matmul_precision(precision), context:
-                start = time.perf_counter()
+                start = time.thread_time()
                 product = _products(x, weight)
-                seconds[way] = min(seconds[way], time.perf_counter() - start)
+                seconds[way] = min(seconds[way], time.thread_time() - start)
             errors[way] = float((product.double() - exact).square().mean().sqrt())
+    torch.set_num_threads(threads)
     speedups = {way: round(seconds["fp32"] / value, 2) for way, value in seconds.items()}
     return decide(speedups, errors)
 
@@ -150,13 +156,13 @@ def _read(path: Path) -> Precision | None:
 
 
 def _cache_file() -> Path:
-    """One per kind of processor, version of torch and number of threads."""
+    """One per kind of processor and version of torch."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next(line for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         processor = platform.processor()
-    facts = [processor, torch.backends.cpu.get_cpu_capability(), torch.__version__, torch.get_num_threads()]
+    facts = [processor, torch.backends.cpu.get_cpu_capability(), torch.__version__]
     digest = hashlib.sha256(json.dumps([str(fact) for fact in facts]).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or _home() / ".cache")
     return folder / "mtlrank" / f"precision-{digest}.json"
