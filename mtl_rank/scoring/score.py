@@ -87,7 +87,11 @@ def score(
     with sink:
         already_finished = sink.finished
         if not already_finished:
-            written = _write(predictor, repository, snapshot, list(schema.given), sink, reporter)
+            try:
+                written = _write(predictor, repository, snapshot, list(schema.given), sink, reporter)
+            except KeyboardInterrupt:
+                reporter.say(_how_to_continue(snapshot, sink, as_of))
+                raise
     return ScoreSummary(
         job_id=job_id,
         run_id=predictor.run.id,
@@ -127,6 +131,16 @@ def _write(
             reporter.advance(done)
     sink.finish(number)
     return done - first_row
+
+
+def _how_to_continue(snapshot: Snapshot, sink: DuckDBSink, as_of: datetime | None) -> str:
+    committed = sum(chunk.rows for chunk in sink.committed.values())
+    # Of `--as-of now` the next run would make another time, and so another job.
+    time = f", with --as-of {as_of.isoformat()}" if as_of is not None else ""
+    return (
+        f"stopped: {committed:,} of {snapshot.rows:,} candidates are in the table; "
+        f"the same command{time} continues"
+    )
 
 
 def _chunks(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
