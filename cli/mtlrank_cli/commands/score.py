@@ -1,8 +1,9 @@
 """mtlrank score"""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +11,9 @@ from mtl_rank.errors import ConfigError
 from mtlrank_cli.context import project_folder
 from mtlrank_cli.output import print_json, print_line
 from mtlrank_cli.progress import progress
+
+if TYPE_CHECKING:
+    from mtl_rank.scoring.score import ScoreSummary
 
 NAME = "score"
 EXAMPLE = "Example: `mtlrank score --candidates data/candidates.parquet --to scores.duckdb`"
@@ -46,6 +50,20 @@ def command(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Exit with 2 when the same job is running elsewhere.")
     ] = False,
+    duplicates: Annotated[
+        str,
+        typer.Option(help="Candidates with the keys and time of an earlier one: keep, drop or error."),
+    ] = "keep",
+    null_keys: Annotated[
+        str, typer.Option(help="Candidates without one of the join keys: error, drop or keep.")
+    ] = "error",
+    allow_changed_features: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changed-features",
+            help="Score although the feature service is not as it was when the run was trained.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Score candidates into a DuckDB table, each exactly once; run again, an unfinished job continues."""
@@ -63,19 +81,36 @@ def command(
             as_of=time,
             replace=replace,
             wait=not no_wait,
+            duplicates=duplicates,
+            null_keys=null_keys,
+            allow_changed_features=allow_changed_features,
             reporter=reporter,
         )
     if as_json:
         print_json(summary.as_dict())
-    elif summary.already_finished:
+        return
+    if summary.already_finished:
         print_line(f"job {summary.job_id} was finished before: {summary.rows:,} rows, nothing changed")
-        print_line(f"scores: table {summary.table!r} in {summary.path}")
     else:
         rate = summary.written / summary.seconds
         print_line(
             f"{summary.written:,} rows in {summary.seconds:.1f} s ({rate:,.0f} rows/s), run {summary.run_id}"
         )
-        print_line(f"scores: table {summary.table!r} in {summary.path}")
+        for line in _remarks(summary):
+            print_line(line)
+    print_line(f"scores: table {summary.table!r} in {summary.path}")
+
+
+def _remarks(summary: "ScoreSummary") -> Iterator[str]:
+    """What a person should know of a job beyond its numbers of rows."""
+    if summary.dropped:
+        yield f"left out: {summary.dropped:,} candidates"
+    gaps = [f"{view} {rate:.1%}" for view, rate in summary.missing.items() if rate]
+    if gaps:
+        yield f"rows without features of a view: {', '.join(gaps)}"
+    if summary.compared_with:
+        drift = ", ".join(f"{task} {value:.3f}" for task, value in summary.psi.items() if value is not None)
+        yield f"drift of the scores since job {summary.compared_with} (PSI): {drift}"
 
 
 def _time(text: str | None) -> datetime | None:
