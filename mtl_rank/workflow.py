@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from mtl_rank.config import ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
-from mtl_rank.errors import RunError, is_full_disk
+from mtl_rank.errors import ConfigError, RunError, is_full_disk
 from mtl_rank.evaluation.evaluate import EmptyWindow, Evaluation, Window, split_window
 from mtl_rank.evaluation.evaluate import evaluate as evaluate_rows
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
@@ -37,6 +37,7 @@ from mtl_rank.runs import (
 from mtl_rank.scoring.candidates import CandidateRules
 from mtl_rank.scoring.score import ScoreOptions, ScoreSummary
 from mtl_rank.scoring.score import score as score_candidates
+from mtl_rank.scoring.sources import Pairs
 from mtl_rank.scoring.table import ScoresTarget
 from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import check_logging, fit
@@ -193,7 +194,9 @@ def score(
     project: Path | str,
     run: str | None = None,
     *,
-    candidates: Any,
+    candidates: Any = None,
+    users: Any = None,
+    items: Any = None,
     to: Path | str,
     table: str = "scores",
     as_of: datetime | None = None,
@@ -201,14 +204,19 @@ def score(
     wait: bool = True,
     duplicates: str = "keep",
     null_keys: str = "error",
+    carry: Sequence[str] = (),
+    rank_by: str | None = None,
+    per: Sequence[str] = (),
+    top_k: int | None = None,
     allow_changed_features: bool = False,
     reporter: Reporter | None = None,
 ) -> ScoreSummary:
     """Score candidates with a finished run into a table of a DuckDB file, each exactly once.
 
     run: its name or the beginning of it, None = the latest. candidates: a table, or text: a parquet path, one
-    SELECT for DuckDB, or `file.duckdb:table`. to: the DuckDB file. The other options are those of `ScoreOptions`
-    and `CandidateRules`.
+    SELECT for DuckDB, or `file.duckdb:table`. users, items: the same; every pair of them is a candidate. to: the
+    DuckDB file. The other options are those of `ScoreOptions` and `CandidateRules`.
+    Raises MtlRankError for anything a user can mend, before any chunk is written where it can be known by then.
     """
     project, reporter = Path(project), reporter or Silent()
     options = ScoreOptions(
@@ -216,8 +224,13 @@ def score(
         replace=replace,
         wait=wait,
         rules=CandidateRules(duplicates, null_keys),
+        carry=tuple(carry),
+        rank_by=rank_by,
+        per=tuple(per),
+        top_k=top_k,
         allow_changed_features=allow_changed_features,
     )
+    rows = _rows_to_score(candidates, users, items)
     predictor = Predictor.load(find_run(project, run))
     repository = _repository(project, predictor.config)
     with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder:
@@ -225,12 +238,20 @@ def score(
             predictor,
             repository,
             project,
-            candidates,
+            rows,
             ScoresTarget(Path(to), table),
             options,
             Path(folder),
             reporter,
         )
+
+
+def _rows_to_score(candidates: Any, users: Any, items: Any) -> Any:
+    if candidates is not None and users is None and items is None:
+        return candidates
+    if candidates is None and users is not None and items is not None:
+        return Pairs(users, items)
+    raise ConfigError("score needs --candidates, or both --users and --items")
 
 
 def _evaluate_test(

@@ -1,31 +1,23 @@
-"""The rows to score as one checked snapshot: no key is missing, and duplicates are as the caller wants them."""
+"""The rows to score, checked and numbered: no key is missing, and duplicates are as the caller wants them."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 
-from mtl_rank.data.prepare import serving_columns
 from mtl_rank.errors import ConfigError, DataError, did_you_mean
-from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.snapshot import EVENT_TIMESTAMP, ROW_NUMBER, Snapshot, open_snapshot, snapshot_rows
 from mtl_rank.features.sql import Engine, quote, quote_all
+from mtl_rank.scoring.ledger import Chunk
 
 _VIEW = "candidates"
 _NUMBER = quote(ROW_NUMBER)
 _CHOICES = {"duplicates": ("keep", "drop", "error"), "null_keys": ("error", "drop", "keep")}
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Rows to score, numbered. dropped: how many were left out."""
-
-    snapshot: Snapshot
-    dropped: int
 
 
 @dataclass(frozen=True)
@@ -52,70 +44,101 @@ class CandidateRules:
                 raise ConfigError(f"{option} {given}: {did_you_mean(str(given), choices)}")
 
 
-def snapshot_candidates(
-    candidates: Any,
-    project: Path,
-    repository: FeatureRepository,
-    rules: CandidateRules,
-    folder: Path,
-    as_of: datetime | None = None,
-    carry: Sequence[str] = (),
-) -> Candidates:
-    """Copy candidates into `folder`, narrow and checked.
+@dataclass(frozen=True)
+class RowList:
+    """A list of rows as a snapshot. dropped: how many were left out."""
 
-    candidates: as `snapshot_rows` takes them. as_of: the event timestamp of all; None = they bring their own.
-    carry: columns to keep beside those that the features need.
+    snapshot: Snapshot
+    dropped: int
+
+
+def snapshot_list(
+    rows: Any,
+    project: Path,
+    columns: Sequence[str],
+    out: Path,
+    rules: CandidateRules,
+    keys: Sequence[str],
+    defaults: Mapping[str, Any] | None = None,
+    as_of: datetime | None = None,
+    sort: Sequence[str] = (),
+) -> RowList:
+    """Copy `columns` of rows to the parquet file `out`, checked.
+
+    rows, columns, defaults, as_of: as `snapshot_rows` takes them. keys: the columns that no row may lack.
+    sort: put rows with equal values of these columns next to each other, in their order; () = leave all as it is.
 
     Raises:
         DataError: a column is missing, there are no rows, or a row breaks a rule that is `error`.
     """
-    defaults = {
-        spec.name: spec.at_scoring for spec in repository.schema.context if spec.at_scoring is not None
-    }
-    snapshot = snapshot_rows(
-        candidates,
-        project,
-        [*serving_columns(repository), *carry],
-        folder / "candidates.parquet",
-        defaults=defaults,
-        as_of=as_of,
-    )
-    shown = candidates if isinstance(candidates, str) else "the table"
-    return _checked(snapshot, repository.schema.join_keys, rules, shown, folder)
+    snapshot = snapshot_rows(rows, project, columns, out, defaults=defaults, as_of=as_of)
+    shown = rows if isinstance(rows, str) else "the table"
+    with Engine().connect() as con:
+        con.read_parquet(glob.escape(str(out))).create_view(_VIEW)
+        condition = _kept(con, snapshot, keys, rules, shown)
+        if condition is None and not sort:
+            return RowList(snapshot, 0)
+        names = quote_all(name for name in snapshot.columns if name != ROW_NUMBER)
+        order = ", ".join([*map(quote, sort), _NUMBER])
+        checked = out.with_name(f"checked-{out.name}")
+        con.execute(
+            f"COPY (SELECT {names}, row_number() OVER (ORDER BY {order}) - 1 AS {_NUMBER} "
+            f"FROM (SELECT * FROM {_VIEW} WHERE {condition or 'TRUE'}) ORDER BY {_NUMBER}) "
+            "TO $out (FORMAT parquet, COMPRESSION zstd)",
+            {"out": str(checked)},
+        )
+    out.unlink()
+    left = open_snapshot(checked, shown)
+    return RowList(left, snapshot.rows - left.rows)
 
 
-def _checked(
-    snapshot: Snapshot, keys: Sequence[str], rules: CandidateRules, shown: str, folder: Path
-) -> Candidates:
+def even_chunks(rows: int, size: int) -> list[Chunk]:
+    """Rows in chunks of `size`, the last one shorter."""
+    return [
+        Chunk(number, first, min(size, rows - first)) for number, first in enumerate(range(0, rows, size))
+    ]
+
+
+def chunks_of_keys(snapshot: Snapshot, per: Sequence[str], size: int) -> list[Chunk]:
+    """Chunks of at least `size` rows that end where a key ends, the last one shorter.
+
+    snapshot: sorted by the columns `per`.
+    """
     with Engine().connect() as con:
         con.read_parquet(glob.escape(str(snapshot.path))).create_view(_VIEW)
-        without = _count_nulls(con, keys)
-        if without and rules.null_keys == "error":
-            key, count = next(iter(without.items()))
-            raise DataError(
-                f"{shown}: {count:,} of {snapshot.rows:,} rows have no {key!r}; "
-                "give them one, or leave them out with --null-keys drop"
-            )
-        identity = [*keys, EVENT_TIMESTAMP]
-        if rules.duplicates == "error":
-            _refuse_duplicates(con, identity, shown)
-        kept = "TRUE"
-        if rules.null_keys == "drop" and without:
-            kept = " AND ".join(f"{quote(key)} IS NOT NULL" for key in keys)
-        if rules.duplicates == "drop":
-            kept += f" QUALIFY row_number() OVER (PARTITION BY {quote_all(identity)} ORDER BY {_NUMBER}) = 1"
-        if kept == "TRUE":
-            return Candidates(snapshot, 0)
-        out = folder / "kept.parquet"
-        columns = quote_all(name for name in snapshot.columns if name != ROW_NUMBER)
-        con.execute(
-            f"COPY (SELECT {columns}, row_number() OVER (ORDER BY {_NUMBER}) - 1 AS {_NUMBER} "
-            f"FROM (SELECT * FROM {_VIEW} WHERE {kept}) ORDER BY {_NUMBER}) "
-            "TO $out (FORMAT parquet, COMPRESSION zstd)",
-            {"out": str(out)},
+        ends = con.sql(
+            f"SELECT max({_NUMBER}) + 1 AS row_end FROM {_VIEW} GROUP BY {quote_all(per)} ORDER BY 1"
+        ).fetchnumpy()["row_end"]
+    chunks: list[Chunk] = []
+    first = 0
+    while first < snapshot.rows:
+        end = int(ends[min(np.searchsorted(ends, first + size), len(ends) - 1)])
+        chunks.append(Chunk(len(chunks), first, end - first))
+        first = end
+    return chunks
+
+
+def _kept(
+    con: duckdb.DuckDBPyConnection, snapshot: Snapshot, keys: Sequence[str], rules: CandidateRules, shown: str
+) -> str | None:
+    """What stands after WHERE to leave out what the rules leave out; None = nothing."""
+    without = _count_nulls(con, keys)
+    if without and rules.null_keys == "error":
+        key, count = next(iter(without.items()))
+        raise DataError(
+            f"{shown}: {count:,} of {snapshot.rows:,} rows have no {key!r}; "
+            "give them one, or leave them out with --null-keys drop"
         )
-    left = open_snapshot(out, shown)
-    return Candidates(left, snapshot.rows - left.rows)
+    identity = [*keys, EVENT_TIMESTAMP]
+    if rules.duplicates == "error":
+        _refuse_duplicates(con, identity, shown)
+    condition = None
+    if rules.null_keys == "drop" and without:
+        condition = " AND ".join(f"{quote(key)} IS NOT NULL" for key in keys)
+    if rules.duplicates == "drop":
+        first = f"row_number() OVER (PARTITION BY {quote_all(identity)} ORDER BY {_NUMBER}) = 1"
+        condition = f"{condition or 'TRUE'} QUALIFY {first}"
+    return condition
 
 
 def _count_nulls(con: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> dict[str, int]:

@@ -53,7 +53,7 @@ class DuckDBSink:
         details: Details | None = None,
     ) -> None:
         self._target = target
-        self._schema = schema
+        self.schema = schema
         self._run_id = run_id
         self.job_id = job_id
         self._replace = replace
@@ -115,8 +115,8 @@ class DuckDBSink:
         """
         me = self._held()
         table = pa.Table.from_batches([scores]) if isinstance(scores, pa.RecordBatch) else scores
-        if set(table.column_names) != set(self._schema.given) or table.num_columns != len(self._schema.given):
-            raise ValueError(f"the chunk has columns {table.column_names}, not {list(self._schema.given)}")
+        if set(table.column_names) != set(self.schema.given) or table.num_columns != len(self.schema.given):
+            raise ValueError(f"the chunk has columns {table.column_names}, not {list(self.schema.given)}")
         if table.num_rows > chunk.rows or chunk.number < 0:
             raise ValueError(f"{table.num_rows} rows of scores do not fit {chunk}")
         if self._is_committed(chunk):
@@ -214,7 +214,7 @@ class DuckDBSink:
         if (job and job.state == "replaced") or existing is None:
             self._ledger.forget_chunks(con, self.job_id)
         if existing is None:
-            create_table(con, self._destination, self._schema.columns)
+            create_table(con, self._destination, self.schema.columns)
         self._ledger.take(con, self.job_id, self._run_id, self._replace, me, self.details)
         return False, self._ledger.chunks(con, self.job_id)
 
@@ -230,7 +230,7 @@ class DuckDBSink:
             if not self._ledger.owns_table(con):
                 raise ScoresError(f"{self._target} was not written by mtl_rank: choose another --table")
             return
-        misfit = self._schema.misfit(existing)
+        misfit = self.schema.misfit(existing)
         if misfit:
             raise ScoresError(
                 f"{self._target} does not fit: {misfit}.\nChoose another --table, or --replace it"
@@ -241,7 +241,7 @@ class DuckDBSink:
         existing = columns_of(con, self._destination)
         if existing is None or not self._ledger.exists(con):
             raise ScoresError(f"{self._target} or its ledger was removed while job {self.job_id} was running")
-        misfit = self._schema.misfit(existing)
+        misfit = self.schema.misfit(existing)
         if misfit:
             raise ScoresError(f"{self._target} was changed while job {self.job_id} was running: {misfit}")
 
@@ -249,7 +249,7 @@ class DuckDBSink:
         # The statement names two tables; this one must not hide the other.
         source = f"{self._destination} chunk"
         con.register(source, table)
-        given = quote_all(self._schema.given)
+        given = quote_all(self.schema.given)
         con.execute(
             f"INSERT INTO {quote(self._destination)} ({given}, run_id, job_id, scored_at) "
             f"SELECT {given}, ?, ?, now() FROM {quote(source)}",

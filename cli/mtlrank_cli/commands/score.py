@@ -21,13 +21,6 @@ EXAMPLE = "Example: `mtlrank score --candidates data/candidates.parquet --to sco
 
 def command(
     context: typer.Context,
-    candidates: Annotated[
-        str,
-        typer.Option(
-            help="A parquet path, folder or glob, one SELECT for DuckDB, or file.duckdb:table; relative paths "
-            "start at the project."
-        ),
-    ],
     to: Annotated[
         Path,
         typer.Option(
@@ -37,6 +30,17 @@ def command(
     run: Annotated[
         str | None, typer.Argument(help="A run, or the beginning of its name. Default: the latest.")
     ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            help="A parquet path, folder or glob, one SELECT for DuckDB, or file.duckdb:table; relative paths "
+            "start at the project."
+        ),
+    ] = None,
+    users: Annotated[
+        str | None, typer.Option(help="With --items, instead of --candidates: every user with every item.")
+    ] = None,
+    items: Annotated[str | None, typer.Option(help="As --candidates; see --users.")] = None,
     table: Annotated[str, typer.Option(help="Table in the file.")] = "scores",
     as_of: Annotated[
         str | None,
@@ -57,6 +61,23 @@ def command(
     null_keys: Annotated[
         str, typer.Option(help="Candidates without one of the join keys: error, drop or keep.")
     ] = "error",
+    carry: Annotated[
+        str | None, typer.Option(help="Columns of the candidates to copy to the scores: name,name.")
+    ] = None,
+    rank_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Order the candidates of each user by an expression over outputs and carried columns, such as "
+            "`ctr * cvr ** 0.5`; adds the columns rank_by and rank."
+        ),
+    ] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(help="Rank per these columns. Default: the project's user_key, or the first join key."),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", "--top", help="Keep only the best of each; needs --rank-by.")
+    ] = None,
     allow_changed_features: Annotated[
         bool,
         typer.Option(
@@ -76,6 +97,8 @@ def command(
             folder,
             run,
             candidates=candidates,
+            users=users,
+            items=items,
             to=to.resolve(),
             table=table,
             as_of=time,
@@ -83,6 +106,10 @@ def command(
             wait=not no_wait,
             duplicates=duplicates,
             null_keys=null_keys,
+            carry=_names(carry),
+            rank_by=rank_by,
+            per=_names(per),
+            top_k=top_k,
             allow_changed_features=allow_changed_features,
             reporter=reporter,
         )
@@ -103,6 +130,8 @@ def command(
 
 def _remarks(summary: "ScoreSummary") -> Iterator[str]:
     """What a person should know of a job beyond its numbers of rows."""
+    if summary.kept < summary.rows:
+        yield f"kept: {summary.kept:,} rows, the best of each"
     if summary.dropped:
         yield f"left out: {summary.dropped:,} candidates"
     gaps = [f"{view} {rate:.1%}" for view, rate in summary.missing.items() if rate]
@@ -111,6 +140,10 @@ def _remarks(summary: "ScoreSummary") -> Iterator[str]:
     if summary.compared_with:
         drift = ", ".join(f"{task} {value:.3f}" for task, value in summary.psi.items() if value is not None)
         yield f"drift of the scores since job {summary.compared_with} (PSI): {drift}"
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
 def _time(text: str | None) -> datetime | None:
