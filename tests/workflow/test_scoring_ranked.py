@@ -47,7 +47,7 @@ def by_hand(scores: pl.DataFrame, value: pl.Expr, top_k: int | None = None) -> p
     return table if top_k is None else table.filter(pl.col("rank") <= top_k)
 
 
-@pytest.mark.parametrize("chunk_rows", [64, 131_072])
+@pytest.mark.parametrize("chunk_rows", [128, 131_072])
 def test_candidates_of_a_user_are_ranked_together_whatever_the_chunks(
     trained: Path,
     wanted: pl.DataFrame,
@@ -69,7 +69,7 @@ def test_candidates_of_a_user_are_ranked_together_whatever_the_chunks(
 def test_only_the_best_of_each_user_are_kept(
     trained: Path, wanted: pl.DataFrame, plain: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 200)
     path = tmp_path / "scores.duckdb"
     wanted.write_parquet(tmp_path / "rows.parquet")
     options = ("--rank-by", "ctcvr", "--top-k", "2", "--per", "user_id", "--json")
@@ -85,7 +85,7 @@ def test_only_the_best_of_each_user_are_kept(
 def test_a_ranked_job_killed_between_chunks_ends_as_if_it_had_not_been(
     trained: Path, wanted: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 200)
     options = {"candidates": wanted, "rank_by": "ctr", "top_k": 3}
     mr.score(trained, to=tmp_path / "whole.duckdb", **options)
 
@@ -93,7 +93,7 @@ def test_a_ranked_job_killed_between_chunks_ends_as_if_it_had_not_been(
         def stage(self, name: str, total: int | None) -> None: ...
         def say(self, text: str) -> None: ...
         def advance(self, done: int, note: str = "") -> None:
-            if done > 250:
+            if done > 500:
                 raise KeyboardInterrupt
 
     path = tmp_path / "stopped.duckdb"
@@ -146,7 +146,7 @@ def lists(wanted: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return users.reverse(), items
 
 
-@pytest.mark.parametrize("chunk_rows", [16, 131_072])
+@pytest.mark.parametrize("chunk_rows", [40, 131_072])
 def test_pairs_are_scored_as_if_they_had_been_listed(
     trained: Path,
     lists: tuple[pl.DataFrame, pl.DataFrame],
@@ -154,11 +154,11 @@ def test_pairs_are_scored_as_if_they_had_been_listed(
     chunk_rows: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_ROWS", chunk_rows)
     users, items = lists
     mr.score(trained, candidates=users.join(items, how="cross"), to=tmp_path / "listed.duckdb")
     listed = read(tmp_path / "listed.duckdb")
 
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", chunk_rows)
     users.write_parquet(tmp_path / "users.parquet")
     items.write_parquet(tmp_path / "items.parquet")
     sources = ("--users", tmp_path / "users.parquet", "--items", tmp_path / "items.parquet")
@@ -177,8 +177,8 @@ def test_pairs_are_scored_as_if_they_had_been_listed(
 def test_a_user_given_at_two_times_is_ranked_over_both(
     trained: Path, lists: tuple[pl.DataFrame, pl.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "CHUNK_ROWS", 2)
-    users, items = lists[0].head(3), lists[1]
+    monkeypatch.setattr(scoring, "CHUNK_ROWS", 3)
+    users, items = lists[0].head(3), lists[1].head(8)
     twice = pl.concat([users, users.with_columns(pl.col("event_timestamp").dt.offset_by("-10d"))])
     path = tmp_path / "s.duckdb"
     mr.score(trained, users=twice, items=items, to=path, rank_by="ctr", top_k=4)
