@@ -13,9 +13,10 @@ from typing import Any, NoReturn
 
 from mtl_rank.config import ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
-from mtl_rank.errors import RunError, is_full_disk
+from mtl_rank.errors import ConfigError, RunError, is_full_disk
 from mtl_rank.evaluation.evaluate import EmptyWindow, Evaluation, Window, split_window
 from mtl_rank.evaluation.evaluate import evaluate as evaluate_rows
+from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
 from mtl_rank.features.repository import FeatureRepository, open_repository
 from mtl_rank.features.schema import FeatureSchema
 from mtl_rank.nn.zoo import check_model
@@ -31,9 +32,12 @@ from mtl_rank.runs import (
     create_run,
     find_run,
     find_unfinished,
+    write_json,
 )
-from mtl_rank.scoring.score import ScoreSummary
+from mtl_rank.scoring.candidates import CandidateRules
+from mtl_rank.scoring.score import ScoreOptions, ScoreSummary
 from mtl_rank.scoring.score import score as score_candidates
+from mtl_rank.scoring.sources import Pairs
 from mtl_rank.scoring.table import ScoresTarget
 from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import check_logging, fit
@@ -116,7 +120,14 @@ def _complete(
             precision = load_precision(run.info().get("precision")) or choose_precision(
                 config.fit.precision, config.fit.accelerator
             )
-            run.update(prepared=data.fingerprint, rows=rows, precision=asdict(precision))
+            definitions = service_definitions(repository)
+            write_json(run.folder / DEFINITIONS, definitions)
+            run.update(
+                prepared=data.fingerprint,
+                rows=rows,
+                precision=asdict(precision),
+                features=fingerprint(definitions),
+            )
             result = fit(config, data.encoder, data.train, data.valid, run.folder, reporter, precision)
             run.update(fit=asdict(result))
             evaluation = _evaluate_test(run, config, project, repository, reporter)
@@ -183,21 +194,43 @@ def score(
     project: Path | str,
     run: str | None = None,
     *,
-    candidates: Any,
+    candidates: Any = None,
+    users: Any = None,
+    items: Any = None,
     to: Path | str,
     table: str = "scores",
     as_of: datetime | None = None,
     replace: bool = False,
     wait: bool = True,
+    duplicates: str = "keep",
+    null_keys: str = "error",
+    carry: Sequence[str] = (),
+    rank_by: str | None = None,
+    per: Sequence[str] = (),
+    top_k: int | None = None,
+    allow_changed_features: bool = False,
     reporter: Reporter | None = None,
 ) -> ScoreSummary:
     """Score candidates with a finished run into a table of a DuckDB file, each exactly once.
 
     run: its name or the beginning of it, None = the latest. candidates: a table, or text: a parquet path, one
-    SELECT for DuckDB, or `file.duckdb:table`. to: the DuckDB file. as_of: the time that features are read at;
-    None = each candidate's own event_timestamp.
+    SELECT for DuckDB, or `file.duckdb:table`. users, items: the same; every pair of them is a candidate. to: the
+    DuckDB file. The other options are those of `ScoreOptions` and `CandidateRules`.
+    Raises MtlRankError for anything a user can mend, before any chunk is written where it can be known by then.
     """
     project, reporter = Path(project), reporter or Silent()
+    options = ScoreOptions(
+        as_of=as_of,
+        replace=replace,
+        wait=wait,
+        rules=CandidateRules(duplicates, null_keys),
+        carry=tuple(carry),
+        rank_by=rank_by,
+        per=tuple(per),
+        top_k=top_k,
+        allow_changed_features=allow_changed_features,
+    )
+    rows = _rows_to_score(candidates, users, items)
     predictor = Predictor.load(find_run(project, run))
     repository = _repository(project, predictor.config)
     with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder:
@@ -205,14 +238,20 @@ def score(
             predictor,
             repository,
             project,
-            candidates,
+            rows,
             ScoresTarget(Path(to), table),
-            as_of,
-            replace,
-            wait,
+            options,
             Path(folder),
             reporter,
         )
+
+
+def _rows_to_score(candidates: Any, users: Any, items: Any) -> Any:
+    if candidates is not None and users is None and items is None:
+        return candidates
+    if candidates is None and users is not None and items is not None:
+        return Pairs(users, items)
+    raise ConfigError("score needs --candidates, or both --users and --items")
 
 
 def _evaluate_test(

@@ -80,10 +80,14 @@ def snapshot_rows(
         raise DataError(f"{shown}: {first_line(error)}") from error
     finally:
         con.close()
-    return _opened(out, shown, before)
+    return open_snapshot(out, shown, before)
 
 
-def _opened(path: Path, shown: str, before: datetime | None) -> Snapshot:
+def open_snapshot(path: Path, shown: str, before: datetime | None = None) -> Snapshot:
+    """A snapshot that was written. shown: what a message calls its rows.
+
+    Raises DataError when there are no rows, or one has no time.
+    """
     with Engine().connect() as con:
         written = con.read_parquet(glob.escape(str(path)))
         columns = dict(zip(written.columns, map(str, written.types), strict=True))

@@ -2,10 +2,14 @@
 
 A job's own row has chunk -1, no rows, and one of these states: `appending` or `replacing` while there is work
 left, `finished`, or `replaced` when its scores are gone because another job or a user took the table away.
+`details` is a JSON document of whoever scores; the ledger only keeps it.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import duckdb
 
@@ -26,8 +30,11 @@ _COLUMNS = {
     "pid": "BIGINT",
     "started": "VARCHAR",
     "token": "VARCHAR",
+    "details": "VARCHAR",
 }
 _JOB = -1
+
+Details = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class JobState:
 
     state: running, stopped (work left, nobody at it), finished, or replaced (its scores are no longer there).
     rows: candidates in the committed chunks. updated_at: last commit, UTC. holder: who works on it.
+    details: what was said of it when it was begun and when it was finished.
     """
 
     job_id: str
@@ -55,6 +63,7 @@ class JobState:
     rows: int
     updated_at: datetime
     holder: Holder | None
+    details: Details
 
 
 class Ledger:
@@ -88,7 +97,8 @@ class Ledger:
         rows = con.execute(
             f"""
             SELECT job.job_id, job.run_id, job.state, epoch_us(job.committed_at) AS updated,
-                   job.host, job.pid, job.started, job.token, count(part.chunk), coalesce(sum(part.rows), 0)::BIGINT
+                   job.host, job.pid, job.started, job.token, job.details,
+                   count(part.chunk), coalesce(sum(part.rows), 0)::BIGINT
             FROM {self._table} AS job
             LEFT JOIN {self._table} AS part ON part.job_id = job.job_id AND part.chunk <> {_JOB}
             WHERE job.chunk = {_JOB}
@@ -110,28 +120,48 @@ class Ledger:
         ).fetchall()
         return {row[0]: Chunk(*row) for row in rows}
 
+    def chunk_details(self, con: duckdb.DuckDBPyConnection, job_id: str) -> list[Details]:
+        """What was said of each committed chunk of a job, in their order."""
+        rows = con.execute(
+            f"SELECT details FROM {self._table} WHERE job_id = ? AND chunk <> {_JOB} ORDER BY chunk", [job_id]
+        ).fetchall()
+        return [_read(details) for (details,) in rows]
+
     def take(
-        self, con: duckdb.DuckDBPyConnection, job_id: str, run_id: str, replace: bool, me: Holder
+        self,
+        con: duckdb.DuckDBPyConnection,
+        job_id: str,
+        run_id: str,
+        replace: bool,
+        me: Holder,
+        details: Details,
     ) -> None:
         """Make this claim the job's holder. Whoever held it before is locked out from now on."""
         state = "replacing" if replace else "appending"
-        holder = [state, me.host, me.pid, me.started, me.token]
+        holder = [state, me.host, me.pid, me.started, me.token, json.dumps(details)]
         taken = self._changed(
             con,
-            f"UPDATE {self._table} SET committed_at = now(), state = ?, host = ?, pid = ?, started = ?, token = ? "
-            f"WHERE job_id = ? AND chunk = {_JOB}",
+            f"UPDATE {self._table} SET committed_at = now(), state = ?, host = ?, pid = ?, started = ?, token = ?, "
+            f"details = ? WHERE job_id = ? AND chunk = {_JOB}",
             [*holder, job_id],
         )
         if not taken:
             con.execute(
-                f"INSERT INTO {self._table} VALUES (?, ?, {_JOB}, NULL, NULL, ?, now(), ?, ?, ?, ?)",
+                f"INSERT INTO {self._table} VALUES (?, ?, {_JOB}, NULL, NULL, ?, now(), ?, ?, ?, ?, ?)",
                 [job_id, run_id, *holder],
             )
 
     def renew(
-        self, con: duckdb.DuckDBPyConnection, job_id: str, me: Holder, state: str | None = None
+        self,
+        con: duckdb.DuckDBPyConnection,
+        job_id: str,
+        me: Holder,
+        state: str | None = None,
+        details: Details | None = None,
     ) -> None:
-        """Show that the claim is alive, and make sure that it still is ours. With a state: end it in that state.
+        """Show that the claim is alive, and make sure that it still is ours.
+
+        state: end the job in that state. details: say this of it from now on.
 
         Two transactions that renew one job conflict, so only one of them commits.
 
@@ -141,8 +171,9 @@ class Ledger:
         held = self._changed(
             con,
             f"UPDATE {self._table} SET committed_at = now(), state = coalesce(?, state), "
-            f"token = CASE WHEN ? IS NULL THEN token END WHERE job_id = ? AND chunk = {_JOB} AND token = ?",
-            [state, state, job_id, me.token],
+            f"token = CASE WHEN ? IS NULL THEN token END, details = coalesce(?, details) "
+            f"WHERE job_id = ? AND chunk = {_JOB} AND token = ?",
+            [state, state, None if details is None else json.dumps(details), job_id, me.token],
         )
         if not held:
             raise ScoresError(
@@ -159,10 +190,18 @@ class Ledger:
             [job_id, me.token],
         )
 
-    def add(self, con: duckdb.DuckDBPyConnection, job_id: str, run_id: str, chunk: Chunk, me: Holder) -> None:
+    def add(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        job_id: str,
+        run_id: str,
+        chunk: Chunk,
+        me: Holder,
+        details: Details,
+    ) -> None:
         """Record a chunk in the transaction that writes its scores."""
         con.execute(
-            f"INSERT INTO {self._table} VALUES (?, ?, ?, ?, ?, 'committed', now(), ?, ?, ?, ?)",
+            f"INSERT INTO {self._table} VALUES (?, ?, ?, ?, ?, 'committed', now(), ?, ?, ?, ?, ?)",
             [
                 job_id,
                 run_id,
@@ -173,6 +212,7 @@ class Ledger:
                 me.pid,
                 me.started,
                 me.token,
+                json.dumps(details),
             ],
         )
 
@@ -223,6 +263,7 @@ def _job_state(
     pid: int,
     started: str,
     token: str | None,
+    details: str | None,
     chunks: int,
     rows: int,
 ) -> JobState:
@@ -231,4 +272,9 @@ def _job_state(
     replace = state == "replacing"
     if state in ("appending", "replacing"):
         state = "running" if holder and holder.is_alive(updated_at) else "stopped"
-    return JobState(job_id, run_id, state, replace, chunks, rows, updated_at, holder)
+    return JobState(job_id, run_id, state, replace, chunks, rows, updated_at, holder, _read(details))
+
+
+def _read(details: str | None) -> Details:
+    found: Details = json.loads(details) if details else {}
+    return found

@@ -1,33 +1,77 @@
-"""Candidates -> retrieve -> encode -> predict -> the scores table, one chunk after another."""
+"""One scoring job from its options to its summary: what it is, what it refuses, where it continues."""
 
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from mtl_rank.data.prepare import as_polars, serving_columns
+from mtl_rank.errors import ConfigError, RunError
+from mtl_rank.features.definitions import differences, read_definitions, service_definitions
 from mtl_rank.features.repository import FeatureRepository
-from mtl_rank.features.retrieval import check_retrieval, retrieve
-from mtl_rank.features.snapshot import Snapshot, snapshot_rows
+from mtl_rank.features.snapshot import EVENT_TIMESTAMP
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
+from mtl_rank.scoring.candidates import CandidateRules
 from mtl_rank.scoring.database import Patience
-from mtl_rank.scoring.ledger import Chunk
+from mtl_rank.scoring.expression import RankExpression
+from mtl_rank.scoring.job import run_job
+from mtl_rank.scoring.ledger import Details
+from mtl_rank.scoring.ranking import Ranking, check_columns
 from mtl_rank.scoring.sink import DuckDBSink
+from mtl_rank.scoring.sources import Source, Wanted, open_source
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
 
 CHUNK_ROWS = 131_072
+_SHOWN_DIFFERENCES = 3
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How candidates are scored.
+
+    as_of: the time that features are read at; None = each candidate's own event_timestamp.
+    replace: put the new scores in the place of all that the table holds.
+    wait: wait for the same job running elsewhere, rather than raise.
+    rules: what becomes of duplicates and of rows without a key.
+    carry: columns of the candidates to copy to the scores, beside the keys.
+    rank_by: an expression over outputs and carried columns that orders the candidates of a key, the largest first.
+    per: the columns that make a key; () = the project's user_key, or the first join key.
+    top_k: how many of each key are kept; None = all.
+    allow_changed_features: score although the feature service is not as it was when the run was trained.
+
+    Raises:
+        ConfigError: per or top_k without rank_by.
+    """
+
+    as_of: datetime | None = None
+    replace: bool = False
+    wait: bool = True
+    rules: CandidateRules = field(default_factory=CandidateRules)
+    carry: tuple[str, ...] = ()
+    rank_by: str | None = None
+    per: tuple[str, ...] = ()
+    top_k: int | None = None
+    allow_changed_features: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank_by is None and (self.per or self.top_k is not None):
+            option = "--top-k" if self.top_k is not None else "--per"
+            raise ConfigError(f"{option} needs --rank-by: an expression such as ctr, or ctr * cvr ** 0.5")
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What a job did. rows: candidates in the table; written: those of this call; the rest was there before."""
+    """What a job did.
+
+    rows: candidates scored; written: those of this call; the rest was there before. kept: rows in the table, fewer
+    where only the best of each key are. dropped: candidates left out before. missing: by view, the share of rows
+    for which it had no value. psi: by task, the population stability index against the last finished job of the
+    table, `compared_with`; None = there is none to compare with.
+    """
 
     job_id: str
     run_id: str
@@ -37,6 +81,12 @@ class ScoreSummary:
     written: int
     seconds: float
     already_finished: bool
+    kept: int = 0
+    dropped: int = 0
+    as_of: str | None = None
+    missing: Mapping[str, float] = field(default_factory=dict)
+    psi: Mapping[str, float | None] = field(default_factory=dict)
+    compared_with: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,9 +98,7 @@ def score(
     project: Path,
     candidates: Any,
     target: ScoresTarget,
-    as_of: datetime | None,
-    replace: bool,
-    wait: bool,
+    options: ScoreOptions,
     folder: Path,
     reporter: Reporter,
 ) -> ScoreSummary:
@@ -59,94 +107,116 @@ def score(
     The same run, candidates, time and table are the same job: run again, it continues after its last committed
     chunk, and changes nothing once it is finished.
 
-    as_of: the time that features are read at; None = each candidate's own event_timestamp.
-    wait: wait for the same job running elsewhere, rather than raise. folder: for temporary files.
+    folder: for temporary files.
 
-    Raises MtlRankError before any chunk is written when the candidates or the table do not fit.
+    Raises MtlRankError before any chunk is written when the candidates, the features or the table do not fit.
     """
     started = time.monotonic()
-    snapshot = snapshot_rows(
-        candidates,
-        project,
-        serving_columns(repository),
-        folder / "candidates.parquet",
-        defaults={
-            spec.name: spec.at_scoring for spec in repository.schema.context if spec.at_scoring is not None
-        },
-        as_of=as_of,
-    )
-    check_retrieval(repository, snapshot)
-    job_id = _job_id(predictor, snapshot, replace)
-    keys = repository.schema.join_keys
-    schema = ScoresSchema({key: snapshot.columns[key] for key in keys}, tuple(predictor.outputs))
-    patience = Patience(job=float("inf") if wait else 0.0, notify=reporter.say)
+    if not options.allow_changed_features:
+        _refuse_changed_features(predictor, repository)
+    ranking = _ranking(predictor, repository, options)
+    wanted = Wanted(options.rules, options.as_of, options.carry, ranking.per if ranking else (), CHUNK_ROWS)
+    source = open_source(candidates, project, repository, wanted, folder)
+    if ranking:
+        check_columns(ranking.expression, {**source.columns, **dict.fromkeys(predictor.outputs, "DOUBLE")})
     sink = DuckDBSink(
-        target, schema, run_id=predictor.run.id, job_id=job_id, replace=replace, patience=patience
+        target,
+        _schema(predictor, repository, source, options, ranking),
+        run_id=predictor.run.id,
+        job_id=_job_id(predictor, source, options, ranking),
+        replace=options.replace,
+        patience=Patience(job=float("inf") if options.wait else 0.0, notify=reporter.say),
+        details=_begun(source, options),
     )
-    written = 0
     with sink:
         already_finished = sink.finished
-        if not already_finished:
-            written = _write(predictor, repository, snapshot, list(schema.given), sink, reporter)
+        try:
+            written = (
+                0 if already_finished else run_job(predictor, repository, source, ranking, sink, reporter)
+            )
+        except KeyboardInterrupt:
+            reporter.say(_how_to_continue(source, sink, options.as_of))
+            raise
+    state = sink.state()
+    assert state is not None
     return ScoreSummary(
-        job_id=job_id,
-        run_id=predictor.run.id,
+        job_id=state.job_id,
+        run_id=state.run_id,
         path=str(target.path),
         table=target.table,
-        rows=snapshot.rows,
+        rows=state.rows,
         written=written,
         seconds=time.monotonic() - started,
         already_finished=already_finished,
+        **{name: state.details[name] for name in _REPORTED if name in state.details},
     )
 
 
-def _write(
+_REPORTED = ("kept", "dropped", "as_of", "missing", "psi", "compared_with")
+
+
+def _ranking(predictor: Predictor, repository: FeatureRepository, options: ScoreOptions) -> Ranking | None:
+    if options.rank_by is None:
+        return None
+    keys = repository.schema.join_keys
+    per = options.per or (
+        (predictor.config.user_key or keys[0],) if predictor.config.user_key or keys else ()
+    )
+    if not per:
+        raise ConfigError("--rank-by: the feature service has no join key; say --per COLUMN")
+    expression = RankExpression.parse(options.rank_by, [*predictor.outputs, *options.carry])
+    return Ranking(expression, per, options.top_k)
+
+
+def _schema(
     predictor: Predictor,
     repository: FeatureRepository,
-    snapshot: Snapshot,
-    columns: list[str],
-    sink: DuckDBSink,
-    reporter: Reporter,
-) -> int:
-    """Predict and commit every chunk that is not in the table yet; returns the rows written."""
-    number = len(sink.committed)
-    first_row = sum(chunk.rows for chunk in sink.committed.values())
-    if first_row:
-        reporter.say(f"continuing after {first_row:,} of {snapshot.rows:,} rows")
-    reporter.stage("score", snapshot.rows)
-    done = first_row
-    if first_row < snapshot.rows:
-        for table in _chunks(retrieve(repository, snapshot, first_row=first_row)):
-            found = predictor.predict(as_polars(table))
-            scores = table.select([name for name in columns if name not in found])
-            for name, values in found.items():
-                scores = scores.append_column(name, pa.array(values))
-            sink.commit(Chunk(number, done, table.num_rows), scores)
-            number += 1
-            done += table.num_rows
-            reporter.advance(done)
-    sink.finish(number)
-    return done - first_row
+    source: Source,
+    options: ScoreOptions,
+    ranking: Ranking | None,
+) -> ScoresSchema:
+    names = dict.fromkeys([*repository.schema.join_keys, *(ranking.per if ranking else ()), *options.carry])
+    carried = {name: source.columns[name] for name in names if name != EVENT_TIMESTAMP}
+    return ScoresSchema(carried, tuple(predictor.outputs), ranking.columns if ranking else {})
 
 
-def _chunks(batches: pa.RecordBatchReader) -> Iterator[pa.Table]:
-    """The stream cut into chunks of exactly CHUNK_ROWS rows, the last one shorter."""
-    waiting: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        while rows + batch.num_rows >= CHUNK_ROWS:
-            missing = CHUNK_ROWS - rows
-            yield pa.Table.from_batches([*waiting, batch.slice(0, missing)])
-            batch, waiting, rows = batch.slice(missing), [], 0
-        if batch.num_rows:
-            waiting.append(batch)
-            rows += batch.num_rows
-    if waiting:
-        yield pa.Table.from_batches(waiting)
+def _begun(source: Source, options: ScoreOptions) -> Details:
+    return {
+        "candidates": source.rows,
+        "dropped": source.dropped,
+        "as_of": options.as_of.isoformat() if options.as_of else None,
+        "rank_by": options.rank_by,
+    }
 
 
-def _job_id(predictor: Predictor, snapshot: Snapshot, replace: bool) -> str:
-    """A fingerprint of all that decides the table: the weights, the candidates with their times, the mode."""
+def _refuse_changed_features(predictor: Predictor, repository: FeatureRepository) -> None:
+    before = read_definitions(predictor.run.folder)
+    changed = differences(before, service_definitions(repository)) if before else []
+    if changed:
+        shown = "; ".join(changed[:_SHOWN_DIFFERENCES])
+        more = len(changed) - _SHOWN_DIFFERENCES
+        raise RunError(
+            f"feature service {repository.service.name} changed since run {predictor.run.id} was trained: {shown}"
+            f"{f' and {more} more' if more > 0 else ''}.\nTrain anew, or score all the same with "
+            "--allow-changed-features"
+        )
+
+
+def _how_to_continue(source: Source, sink: DuckDBSink, as_of: datetime | None) -> str:
+    committed = sum(chunk.rows for chunk in sink.committed.values())
+    # Of `--as-of now` the next run would make another time, and so another job.
+    time = f", with --as-of {as_of.isoformat()}" if as_of is not None else ""
+    return (
+        f"stopped: {committed:,} of {source.rows:,} candidates are in the table; "
+        f"the same command{time} continues"
+    )
+
+
+def _job_id(predictor: Predictor, source: Source, options: ScoreOptions, ranking: Ranking | None) -> str:
+    """A fingerprint of all that decides the table: the weights, the candidates with their times, the options."""
     weights = hashlib.sha256(predictor.run.weights.read_bytes()).hexdigest()
-    facts = [predictor.run.id, weights, snapshot.rows, snapshot.digest, CHUNK_ROWS, replace]
+    facts = [predictor.run.id, weights, source.rows, source.digest, CHUNK_ROWS, options.replace]
+    facts += [list(options.carry)]
+    if ranking:
+        facts += [ranking.expression.text, list(ranking.per), ranking.top_k]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from mtl_rank.errors import ScoresError
 from mtl_rank.features.sql import quote, quote_all
 from mtl_rank.scoring.database import Database, Patience
 from mtl_rank.scoring.holder import Holder
-from mtl_rank.scoring.ledger import Chunk, JobState, Ledger
+from mtl_rank.scoring.ledger import Chunk, Details, JobState, Ledger
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget, columns_of, create_table, is_view
 
 _LONGEST_PAUSE_FOR_A_JOB = 2.0
@@ -32,6 +32,7 @@ class DuckDBSink:
     job_id: fingerprint of all that decides the scores (run, candidates, options). Equal ids are one job.
     replace: fill a table beside the scores table, which takes its place in one transaction at `finish`. Other
     jobs that wrote to the old table are then marked `replaced` in the ledger and begin anew when run again.
+    details: what the ledger shall say of the job while it runs, for JSON.
 
     >>> with DuckDBSink(target, schema, run_id="r1", job_id="4f2a") as sink:       # doctest: +SKIP
     ...     for chunk, scores in score_chunks():
@@ -49,13 +50,15 @@ class DuckDBSink:
         job_id: str,
         replace: bool = False,
         patience: Patience | None = None,
+        details: Details | None = None,
     ) -> None:
         self._target = target
-        self._schema = schema
+        self.schema = schema
         self._run_id = run_id
-        self._job_id = job_id
+        self.job_id = job_id
         self._replace = replace
         self._patience = patience or Patience()
+        self.details = details or {}
         self._database = Database(target.path, self._patience)
         self._ledger = Ledger(target)
         self._destination = target.staging(job_id) if replace else target.table
@@ -99,10 +102,11 @@ class DuckDBSink:
         else:
             self._me = me
 
-    def commit(self, chunk: Chunk, scores: pa.Table | pa.RecordBatch) -> bool:
+    def commit(self, chunk: Chunk, scores: pa.Table | pa.RecordBatch, details: Details | None = None) -> bool:
         """Write a chunk, all of it or nothing. False if it had been committed before: nothing is written then.
 
         scores: the columns of `ScoresSchema.given`, in any order, at most `chunk.rows` rows.
+        details: what the ledger shall say of the chunk, for JSON.
 
         Raises:
             ScoresError: the job was taken over or the table changed meanwhile; the disk is full; the file stayed
@@ -111,8 +115,8 @@ class DuckDBSink:
         """
         me = self._held()
         table = pa.Table.from_batches([scores]) if isinstance(scores, pa.RecordBatch) else scores
-        if set(table.column_names) != set(self._schema.given) or table.num_columns != len(self._schema.given):
-            raise ValueError(f"the chunk has columns {table.column_names}, not {list(self._schema.given)}")
+        if set(table.column_names) != set(self.schema.given) or table.num_columns != len(self.schema.given):
+            raise ValueError(f"the chunk has columns {table.column_names}, not {list(self.schema.given)}")
         if table.num_rows > chunk.rows or chunk.number < 0:
             raise ValueError(f"{table.num_rows} rows of scores do not fit {chunk}")
         if self._is_committed(chunk):
@@ -120,23 +124,24 @@ class DuckDBSink:
 
         def write(con: duckdb.DuckDBPyConnection) -> bool:
             self._require_tables(con)
-            self._ledger.renew(con, self._job_id, me)
+            self._ledger.renew(con, self.job_id, me)
             # A commit that failed half-way, say on a full disk, may have reached the file all the same.
-            self._committed = self._ledger.chunks(con, self._job_id)
+            self._committed = self._ledger.chunks(con, self.job_id)
             if self._is_committed(chunk):
                 return False
             self._insert(con, table)
-            self._ledger.add(con, self._job_id, self._run_id, chunk, me)
+            self._ledger.add(con, self.job_id, self._run_id, chunk, me, details or {})
             return True
 
         written = self._database.transact(write)
         self._committed[chunk.number] = chunk
         return written
 
-    def finish(self, chunks: int) -> None:
+    def finish(self, chunks: int, details: Details | None = None) -> None:
         """Mark the job finished; a replacing job's table takes the place of the old one in the same transaction.
 
         chunks: how many there are; all must have been committed and follow each other without a gap.
+        details: what the ledger shall say of the job from now on; None = what it said before.
 
         Raises:
             ScoresError: as `commit`.
@@ -151,7 +156,7 @@ class DuckDBSink:
             self._require_tables(con)
             if self._replace:
                 self._swap(con)
-            self._ledger.renew(con, self._job_id, me, state="finished")
+            self._ledger.renew(con, self.job_id, me, state="finished", details=details)
 
         self._database.transact(end)
         self._finished = True
@@ -159,8 +164,17 @@ class DuckDBSink:
 
     def state(self) -> JobState | None:
         """This job as the ledger has it; None before it began."""
-        states = (job for job in jobs(self._target, self._patience) if job.job_id == self._job_id)
-        return next(states, None)
+        return next((job for job in self.jobs() if job.job_id == self.job_id), None)
+
+    def jobs(self) -> list[JobState]:
+        """All jobs of the table, the last one at work first."""
+        return jobs(self._target, self._patience)
+
+    def chunk_details(self) -> list[Details]:
+        """What was said of each committed chunk of this job, in their order."""
+        return self._database.transact(
+            lambda con: self._ledger.chunk_details(con, self.job_id), read_only=True
+        )
 
     def __enter__(self) -> Self:
         self.begin()
@@ -174,7 +188,7 @@ class DuckDBSink:
         me = self._let_go()
         try:
             self._database.transact(
-                lambda con: self._ledger.release(con, self._job_id, me), limit=_SECONDS_TO_RELEASE
+                lambda con: self._ledger.release(con, self.job_id, me), limit=_SECONDS_TO_RELEASE
             )
         except ScoresError:
             # Only a courtesy to the next process, which finds out by itself that this one let go.
@@ -185,24 +199,24 @@ class DuckDBSink:
         self._ledger.create(con)
         if columns_of(con, self._target.table) is None:
             self._ledger.retire(con)
-        job = self._ledger.job(con, self._job_id)
+        job = self._ledger.job(con, self.job_id)
         if job and job.state == "finished":
-            return True, self._ledger.chunks(con, self._job_id)
+            return True, self._ledger.chunks(con, self.job_id)
         if job and job.state == "running":
-            raise _JobHeld(f"job {self._job_id} for {self._target} is running: {job.holder} holds it")
+            raise _JobHeld(f"job {self.job_id} for {self._target} is running: {job.holder} holds it")
         if job and job.state == "stopped" and job.replace != self._replace:
             begun = "with" if job.replace else "without"
             raise ScoresError(
-                f"job {self._job_id} for {self._target} was begun {begun} replacing the table and is not finished: "
+                f"job {self.job_id} for {self._target} was begun {begun} replacing the table and is not finished: "
                 f"run it {begun} --replace"
             )
         existing = columns_of(con, self._destination)
         if (job and job.state == "replaced") or existing is None:
-            self._ledger.forget_chunks(con, self._job_id)
+            self._ledger.forget_chunks(con, self.job_id)
         if existing is None:
-            create_table(con, self._destination, self._schema.columns)
-        self._ledger.take(con, self._job_id, self._run_id, self._replace, me)
-        return False, self._ledger.chunks(con, self._job_id)
+            create_table(con, self._destination, self.schema.columns)
+        self._ledger.take(con, self.job_id, self._run_id, self._replace, me, self.details)
+        return False, self._ledger.chunks(con, self.job_id)
 
     def _refuse_misfit(self, con: duckdb.DuckDBPyConnection) -> None:
         table = self._target.table
@@ -216,7 +230,7 @@ class DuckDBSink:
             if not self._ledger.owns_table(con):
                 raise ScoresError(f"{self._target} was not written by mtl_rank: choose another --table")
             return
-        misfit = self._schema.misfit(existing)
+        misfit = self.schema.misfit(existing)
         if misfit:
             raise ScoresError(
                 f"{self._target} does not fit: {misfit}.\nChoose another --table, or --replace it"
@@ -226,38 +240,36 @@ class DuckDBSink:
         """The tables are looked at in every transaction: anyone may have been in the file since the last."""
         existing = columns_of(con, self._destination)
         if existing is None or not self._ledger.exists(con):
-            raise ScoresError(
-                f"{self._target} or its ledger was removed while job {self._job_id} was running"
-            )
-        misfit = self._schema.misfit(existing)
+            raise ScoresError(f"{self._target} or its ledger was removed while job {self.job_id} was running")
+        misfit = self.schema.misfit(existing)
         if misfit:
-            raise ScoresError(f"{self._target} was changed while job {self._job_id} was running: {misfit}")
+            raise ScoresError(f"{self._target} was changed while job {self.job_id} was running: {misfit}")
 
     def _insert(self, con: duckdb.DuckDBPyConnection, table: pa.Table) -> None:
         # The statement names two tables; this one must not hide the other.
         source = f"{self._destination} chunk"
         con.register(source, table)
-        given = quote_all(self._schema.given)
+        given = quote_all(self.schema.given)
         con.execute(
             f"INSERT INTO {quote(self._destination)} ({given}, run_id, job_id, scored_at) "
             f"SELECT {given}, ?, ?, now() FROM {quote(source)}",
-            [self._run_id, self._job_id],
+            [self._run_id, self.job_id],
         )
         con.unregister(source)
 
     def _swap(self, con: duckdb.DuckDBPyConnection) -> None:
-        for job_id in self._ledger.abandoned(con, but=self._job_id):
+        for job_id in self._ledger.abandoned(con, but=self.job_id):
             con.execute(f"DROP TABLE IF EXISTS {quote(self._target.staging(job_id))}")
         self._refuse_misfit(con)
         con.execute(f"DROP TABLE IF EXISTS {quote(self._target.table)}")
         con.execute(f"ALTER TABLE {quote(self._destination)} RENAME TO {quote(self._target.table)}")
-        self._ledger.retire(con, but=self._job_id)
+        self._ledger.retire(con, but=self.job_id)
 
     def _is_committed(self, chunk: Chunk) -> bool:
         before = self._committed.get(chunk.number)
         if before not in (None, chunk):
             raise ScoresError(
-                f"job {self._job_id} for {self._target} has {before}, not {chunk}: "
+                f"job {self.job_id} for {self._target} has {before}, not {chunk}: "
                 "the candidates or the chunk size changed since it began"
             )
         return before is not None
@@ -267,15 +279,15 @@ class DuckDBSink:
         for number in range(count):
             chunk = self._committed.get(number)
             if chunk is None or chunk.first_row != row:
-                raise ValueError(f"job {self._job_id}: chunk {number} from row {row} on was not committed")
+                raise ValueError(f"job {self.job_id}: chunk {number} from row {row} on was not committed")
             row += chunk.rows
         if len(self._committed) != count:
-            raise ValueError(f"job {self._job_id} has {len(self._committed)} chunks, not {count}")
+            raise ValueError(f"job {self.job_id} has {len(self._committed)} chunks, not {count}")
 
     def _held(self) -> Holder:
         if self._me is None:
             raise ValueError(
-                f"job {self._job_id} is not held: call begin() first; a finished job takes no chunks"
+                f"job {self.job_id} is not held: call begin() first; a finished job takes no chunks"
             )
         return self._me
 

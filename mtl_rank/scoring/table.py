@@ -1,7 +1,7 @@
 """What is written and where: the scores table and its columns."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class ScoresSchema:
     """The columns of a scores table: carried keys, event_timestamp, one DOUBLE per output, the job's stamps.
 
     carried: candidate columns copied to the scores, name -> DuckDB type. outputs: tasks and chain products.
+    added: what is computed from both, name -> DuckDB type.
 
     Raises:
         ScoresError: two columns would share a name (DuckDB ignores case), or a type is unknown.
@@ -54,9 +55,10 @@ class ScoresSchema:
 
     carried: Mapping[str, str]
     outputs: tuple[str, ...]
+    added: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = [*self.carried, "event_timestamp", *self.outputs, *_STAMPS]
+        names = [*self.carried, "event_timestamp", *self.outputs, *self.added, *_STAMPS]
         seen: set[str] = set()
         for name in names:
             if name.lower() in seen:
@@ -72,7 +74,7 @@ class ScoresSchema:
         """The columns every chunk brings: name -> type as DuckDB spells it."""
         carried = {name: _spelled(name, kind) for name, kind in self.carried.items()}
         timestamp = {"event_timestamp": "TIMESTAMP WITH TIME ZONE"}
-        return carried | timestamp | dict.fromkeys(self.outputs, "DOUBLE")
+        return carried | timestamp | dict.fromkeys(self.outputs, "DOUBLE") | dict(self.added)
 
     @cached_property
     def columns(self) -> dict[str, str]:

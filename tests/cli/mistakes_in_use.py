@@ -223,5 +223,34 @@ FINISHED_RUN = (
         ("scores", "--table"),
         duckdb_file("CREATE TABLE scores (user_id BIGINT)"),
     ),
+    Case(
+        "a candidate without a key",
+        ("score", *TO_FILE),
+        (CANDIDATES, "1 of", "'user_id'", "--null-keys"),
+        candidates(lambda t: t.with_columns(user_id=pl.when(pl.int_range(pl.len()) != 9).then("user_id"))),
+    ),
+    Case(
+        "candidates given twice",
+        ("score", *TO_FILE, "--duplicates", "error"),
+        (CANDIDATES, "2 rows are duplicates", "user_id", "--duplicates drop"),
+        candidates(lambda t: pl.concat([t, t.head(2)])),
+    ),
+    Case(
+        "unknown rule for duplicates", ("score", *TO_FILE, "--duplicates", "dorp"), ("--duplicates", "'drop'")
+    ),
+    Case(
+        "unknown rule for keys",
+        ("score", *TO_FILE, "--null-keys", "none"),
+        ("--null-keys", "drop, error, keep"),
+    ),
+    Case("features.json damaged", ("score", *TO_FILE), ("features.json",), of_run("features.json", b"{")),
+    Case(
+        "features changed since",
+        ("score", *TO_FILE),
+        ("ranking_v1", "user_stats is new", "--allow-changed-features"),
+        of_run("features.json", b'{"service": "ranking_v1", "views": {}}'),
+    ),
+    Case("jobs of no file", "jobs --to gone.duckdb", ("gone.duckdb", "does not exist")),
+    Case("jobs of a text", "jobs --to mtlrank.yaml", ("mtlrank.yaml", "not a DuckDB")),
     Case("table without name", ("score", *TO_FILE, "--table", ""), ("scores table",)),
 )

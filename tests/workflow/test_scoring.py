@@ -1,10 +1,6 @@
-"""Scoring: each candidate once, whatever form candidates come in and however often the job is killed."""
+"""Scoring: each candidate once, in whatever form candidates come. Jobs that are killed: tests/scoring."""
 
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,11 +10,7 @@ import pytest
 from harness import mtlrank
 
 import mtl_rank as mr
-from mtl_rank.errors import MtlRankError
 from mtl_rank.runs import find_run
-from mtl_rank.scoring import score as scoring
-from mtl_rank.scoring.sink import jobs
-from mtl_rank.scoring.table import ScoresTarget
 
 CANDIDATES = "data/candidates.parquet"
 KEYS = ["user_id", "item_id", "category_id", "event_timestamp"]
@@ -80,40 +72,6 @@ def test_running_a_finished_job_again_changes_nothing(trained: Path, tmp_path: P
     assert (second["written"], second["already_finished"]) == (0, True)
     assert second["job_id"] == first["job_id"]
     assert read(path).equals(before)
-
-
-def test_a_job_killed_in_the_middle_continues_and_scores_each_candidate_once(
-    trained: Path, scored: Path, wanted: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "scores.duckdb"
-    script = "from mtl_rank.scoring import score; score.CHUNK_ROWS = 100; from mtlrank_cli.main import main; main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", script, "score", "--candidates", CANDIDATES, "--to", str(path)],
-        cwd=trained,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not rows_committed(path):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-    begun = read(path).height
-    assert 0 < begun < wanted.height
-
-    monkeypatch.setattr(scoring, "CHUNK_ROWS", 100)
-    summary = mr.score(trained, candidates=CANDIDATES, to=path)
-
-    assert summary.written == wanted.height - begun
-    assert scores_of(path).equals(scores_of(scored))
-
-
-def rows_committed(path: Path) -> int:
-    try:
-        return sum(job.rows for job in jobs(ScoresTarget(path, "scores")))
-    except MtlRankError:
-        return 0
 
 
 def test_candidates_come_as_sql_as_a_duckdb_table_or_as_a_table_in_memory(

@@ -1,8 +1,9 @@
 """mtlrank score"""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,19 +12,15 @@ from mtlrank_cli.context import project_folder
 from mtlrank_cli.output import print_json, print_line
 from mtlrank_cli.progress import progress
 
+if TYPE_CHECKING:
+    from mtl_rank.scoring.score import ScoreSummary
+
 NAME = "score"
 EXAMPLE = "Example: `mtlrank score --candidates data/candidates.parquet --to scores.duckdb`"
 
 
 def command(
     context: typer.Context,
-    candidates: Annotated[
-        str,
-        typer.Option(
-            help="A parquet path, folder or glob, one SELECT for DuckDB, or file.duckdb:table; relative paths "
-            "start at the project."
-        ),
-    ],
     to: Annotated[
         Path,
         typer.Option(
@@ -33,6 +30,17 @@ def command(
     run: Annotated[
         str | None, typer.Argument(help="A run, or the beginning of its name. Default: the latest.")
     ] = None,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            help="A parquet path, folder or glob, one SELECT for DuckDB, or file.duckdb:table; relative paths "
+            "start at the project."
+        ),
+    ] = None,
+    users: Annotated[
+        str | None, typer.Option(help="With --items, instead of --candidates: every user with every item.")
+    ] = None,
+    items: Annotated[str | None, typer.Option(help="As --candidates; see --users.")] = None,
     table: Annotated[str, typer.Option(help="Table in the file.")] = "scores",
     as_of: Annotated[
         str | None,
@@ -46,6 +54,37 @@ def command(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Exit with 2 when the same job is running elsewhere.")
     ] = False,
+    duplicates: Annotated[
+        str,
+        typer.Option(help="Candidates with the keys and time of an earlier one: keep, drop or error."),
+    ] = "keep",
+    null_keys: Annotated[
+        str, typer.Option(help="Candidates without one of the join keys: error, drop or keep.")
+    ] = "error",
+    carry: Annotated[
+        str | None, typer.Option(help="Columns of the candidates to copy to the scores: name,name.")
+    ] = None,
+    rank_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Order the candidates of each user by an expression over outputs and carried columns, such as "
+            "`ctr * cvr ** 0.5`; adds the columns rank_by and rank."
+        ),
+    ] = None,
+    per: Annotated[
+        str | None,
+        typer.Option(help="Rank per these columns. Default: the project's user_key, or the first join key."),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", "--top", help="Keep only the best of each; needs --rank-by.")
+    ] = None,
+    allow_changed_features: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changed-features",
+            help="Score although the feature service is not as it was when the run was trained.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Score candidates into a DuckDB table, each exactly once; run again, an unfinished job continues."""
@@ -58,24 +97,53 @@ def command(
             folder,
             run,
             candidates=candidates,
+            users=users,
+            items=items,
             to=to.resolve(),
             table=table,
             as_of=time,
             replace=replace,
             wait=not no_wait,
+            duplicates=duplicates,
+            null_keys=null_keys,
+            carry=_names(carry),
+            rank_by=rank_by,
+            per=_names(per),
+            top_k=top_k,
+            allow_changed_features=allow_changed_features,
             reporter=reporter,
         )
     if as_json:
         print_json(summary.as_dict())
-    elif summary.already_finished:
+        return
+    if summary.already_finished:
         print_line(f"job {summary.job_id} was finished before: {summary.rows:,} rows, nothing changed")
-        print_line(f"scores: table {summary.table!r} in {summary.path}")
     else:
         rate = summary.written / summary.seconds
         print_line(
             f"{summary.written:,} rows in {summary.seconds:.1f} s ({rate:,.0f} rows/s), run {summary.run_id}"
         )
-        print_line(f"scores: table {summary.table!r} in {summary.path}")
+        for line in _remarks(summary):
+            print_line(line)
+    print_line(f"scores: table {summary.table!r} in {summary.path}")
+
+
+def _remarks(summary: "ScoreSummary") -> Iterator[str]:
+    """What a person should know of a job beyond its numbers of rows."""
+    if summary.kept < summary.rows:
+        yield f"kept: {summary.kept:,} rows, the best of each"
+    if summary.dropped:
+        yield f"left out: {summary.dropped:,} candidates"
+    gaps = [f"{view} {rate:.1%}" for view, rate in summary.missing.items() if rate]
+    if gaps:
+        yield f"rows without features of a view: {', '.join(gaps)}"
+    if summary.compared_with:
+        drift = ", ".join(f"{task} {value:.3f}" for task, value in summary.psi.items() if value is not None)
+        yield f"drift of the scores since job {summary.compared_with} (PSI): {drift}"
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
 def _time(text: str | None) -> datetime | None:

@@ -1,0 +1,282 @@
+"""Where the rows of a job come from: a list of candidates, or every pair of a list of users and one of items.
+
+Either way a job is a fixed sequence of chunks, and any chunk can be made anew without those before it.
+"""
+
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from mtl_rank.data.prepare import serving_columns
+from mtl_rank.errors import ConfigError, DataError, did_you_mean
+from mtl_rank.features.entity_rows import read_rows
+from mtl_rank.features.repository import FeatureRepository
+from mtl_rank.features.retrieval import check_retrieval, retrieve
+from mtl_rank.features.snapshot import EVENT_TIMESTAMP, ROW_NUMBER, Snapshot, open_snapshot
+from mtl_rank.features.sql import Engine, quote
+from mtl_rank.scoring.candidates import (
+    CandidateRules,
+    chunks_of_keys,
+    even_chunks,
+    snapshot_list,
+)
+from mtl_rank.scoring.ledger import Chunk
+
+_NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+_PAIRS_PER_ROW_OF_A_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Every user with every item. users, items: rows as candidates are given."""
+
+    users: Any
+    items: Any
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some retrieved rows of a chunk, in their order. last: no more of the chunk follow."""
+
+    chunk: Chunk
+    table: pa.Table
+    last: bool
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a job needs of its rows.
+
+    as_of: the event timestamp of all rows; None = they bring their own. carry: columns to keep beside those that the
+    features need. per: columns whose equal values are to be in one chunk; () = none. chunk_rows: the size of a chunk.
+    """
+
+    rules: CandidateRules
+    as_of: datetime | None
+    carry: tuple[str, ...]
+    per: tuple[str, ...]
+    chunk_rows: int
+
+    def columns(self, repository: FeatureRepository) -> list[str]:
+        """The columns that rows must have, but for their time and for defaults."""
+        extra = [name for name in (*self.carry, *self.per) if name != EVENT_TIMESTAMP]
+        return list(dict.fromkeys([*serving_columns(repository), *extra]))
+
+
+class Source(Protocol):
+    """The rows of a job. digest: equal for equal rows in equal order. columns: name -> DuckDB type."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def dropped(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def columns(self) -> Mapping[str, str]: ...
+    @property
+    def chunks(self) -> Sequence[Chunk]: ...
+
+    def pieces(self, first: int) -> Iterator[Piece]:
+        """The chunks from number `first` on with their features, a piece of at most `chunk_rows` rows at a time."""
+
+
+def open_source(
+    rows: Any, project: Path, repository: FeatureRepository, wanted: Wanted, folder: Path
+) -> Source:
+    """Copy candidates or `Pairs` into `folder` and check them.
+
+    Raises:
+        DataError: a column is missing, there are no rows, or a row breaks a rule that is `error`.
+    """
+    make = _pairs if isinstance(rows, Pairs) else _candidates
+    return make(rows, project, repository, wanted, folder)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """A list of rows, read by one retrieval."""
+
+    repository: FeatureRepository
+    snapshot: Snapshot
+    dropped: int
+    chunks: Sequence[Chunk]
+    piece_rows: int
+
+    @property
+    def rows(self) -> int:
+        return self.snapshot.rows
+
+    @property
+    def digest(self) -> str:
+        return self.snapshot.digest
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        return self.snapshot.columns
+
+    def pieces(self, first: int) -> Iterator[Piece]:
+        chunks = self.chunks[first:]
+        if chunks:
+            batches = retrieve(self.repository, self.snapshot, first_row=chunks[0].first_row)
+            yield from _cut(batches, chunks, self.piece_rows)
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Each chunk is some users with all items; its pairs are written, retrieved and forgotten before the next."""
+
+    repository: FeatureRepository
+    users: Snapshot
+    items: Snapshot
+    dropped: int
+    chunks: Sequence[Chunk]
+    piece_rows: int
+    folder: Path
+
+    @property
+    def rows(self) -> int:
+        return self.users.rows * self.items.rows
+
+    @property
+    def digest(self) -> str:
+        return f"{self.users.digest} {self.items.digest}"
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        return {**self.items.columns, **self.users.columns}
+
+    def pieces(self, first: int) -> Iterator[Piece]:
+        for chunk in self.chunks[first:]:
+            snapshot = self.block(chunk)
+            yield from _cut(retrieve(self.repository, snapshot), [chunk], self.piece_rows)
+            snapshot.path.unlink()
+
+    def block(self, chunk: Chunk) -> Snapshot:
+        """The pairs of a chunk, a user's all together."""
+        out = self.folder / f"pairs-{chunk.number}.parquet"
+        number = quote(ROW_NUMBER)
+        of_items = [name for name in self.items.columns if name not in (ROW_NUMBER, EVENT_TIMESTAMP)]
+        select = [f"u.{quote(name)}" for name in self.users.columns if name != ROW_NUMBER]
+        select += [f"i.{quote(name)}" for name in of_items]
+        first = chunk.first_row // self.items.rows
+        with Engine().connect() as con:
+            con.read_parquet(glob.escape(str(self.users.path))).create_view("u")
+            con.read_parquet(glob.escape(str(self.items.path))).create_view("i")
+            con.execute(
+                f"COPY (SELECT {', '.join(select)}, (u.{number} - $first) * $items + i.{number} AS {number} "
+                f"FROM u, i WHERE u.{number} >= $first AND u.{number} < $last ORDER BY u.{number}, i.{number}) "
+                "TO $out (FORMAT parquet, COMPRESSION zstd)",
+                {
+                    "first": first,
+                    "last": first + chunk.rows // self.items.rows,
+                    "items": self.items.rows,
+                    "out": str(out),
+                },
+            )
+        return open_snapshot(out, "the pairs")
+
+
+def _candidates(
+    rows: Any, project: Path, repository: FeatureRepository, wanted: Wanted, folder: Path
+) -> _Candidates:
+    found = snapshot_list(
+        rows,
+        project,
+        wanted.columns(repository),
+        folder / "candidates.parquet",
+        wanted.rules,
+        repository.schema.join_keys,
+        _defaults(repository),
+        wanted.as_of,
+        sort=wanted.per,
+    )
+    check_retrieval(repository, found.snapshot)
+    chunks = _chunks(found.snapshot, wanted.per, wanted.chunk_rows)
+    return _Candidates(repository, found.snapshot, found.dropped, chunks, wanted.chunk_rows)
+
+
+def _pairs(rows: Pairs, project: Path, repository: FeatureRepository, wanted: Wanted, folder: Path) -> _Pairs:
+    columns = wanted.columns(repository)
+    of_users, of_items = _columns_of(rows.users, project), _columns_of(rows.items, project)
+    both = [name for name in columns if name in of_users and name in of_items]
+    if both:
+        raise DataError(f"--users and --items both have {both[0]!r}: leave it out of one")
+    defaults = _defaults(repository)
+    for name in columns:
+        if name not in of_users and name not in of_items and name not in defaults:
+            known = [*of_users, *of_items]
+            raise DataError(f"--users and --items: no column {name!r}; {did_you_mean(name, known)}")
+    elsewhere = [name for name in wanted.per if name != EVENT_TIMESTAMP and name not in of_users]
+    if elsewhere:
+        raise ConfigError(
+            f"--per {elsewhere[0]}: pairs are ranked per user; {did_you_mean(elsewhere[0], of_users)}"
+        )
+    lists = []
+    for name, part, as_of in (
+        ("users", [name for name in columns if name not in of_items], wanted.as_of),
+        ("items", [name for name in columns if name in of_items], _NO_TIME),
+    ):
+        keys = [key for key in repository.schema.join_keys if key in part]
+        sort = wanted.per if name == "users" else ()
+        given = rows.users if name == "users" else rows.items
+        out = folder / f"{name}.parquet"
+        lists.append(
+            snapshot_list(given, project, part, out, wanted.rules, keys, defaults, as_of=as_of, sort=sort)
+        )
+    users, items = lists
+    count = items.snapshot.rows
+    users_at_once = max(1, wanted.chunk_rows * _PAIRS_PER_ROW_OF_A_CHUNK // count)
+    chunks = [
+        Chunk(some.number, some.first_row * count, some.rows * count)
+        for some in _chunks(users.snapshot, wanted.per, users_at_once)
+    ]
+    dropped = users.dropped + items.dropped
+    pairs = _Pairs(repository, users.snapshot, items.snapshot, dropped, chunks, wanted.chunk_rows, folder)
+    of_one_user = pairs.block(Chunk(0, 0, count))
+    check_retrieval(repository, of_one_user)
+    of_one_user.path.unlink()
+    return pairs
+
+
+def _chunks(snapshot: Snapshot, per: Sequence[str], size: int) -> list[Chunk]:
+    return chunks_of_keys(snapshot, per, size) if per else even_chunks(snapshot.rows, size)
+
+
+def _columns_of(rows: Any, project: Path) -> Mapping[str, str]:
+    with Engine(search_path=project).connect() as con:
+        return read_rows(con, "rows", rows, project).columns
+
+
+def _defaults(repository: FeatureRepository) -> dict[str, Any]:
+    return {spec.name: spec.at_scoring for spec in repository.schema.context if spec.at_scoring is not None}
+
+
+def _cut(batches: pa.RecordBatchReader, chunks: Sequence[Chunk], piece_rows: int) -> Iterator[Piece]:
+    """The stream in pieces that never reach over the end of a chunk."""
+    plan = iter(
+        (chunk, min(piece_rows, chunk.rows - start), start + piece_rows >= chunk.rows)
+        for chunk in chunks
+        for start in range(0, chunk.rows, piece_rows)
+    )
+    chunk, size, last = next(plan)
+    waiting: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        while rows + batch.num_rows >= size:
+            missing = size - rows
+            yield Piece(chunk, pa.Table.from_batches([*waiting, batch.slice(0, missing)]), last)
+            batch, waiting, rows = batch.slice(missing), [], 0
+            following = next(plan, None)
+            if following is None:
+                return
+            chunk, size, last = following
+        if batch.num_rows:
+            waiting.append(batch)
+            rows += batch.num_rows
+    raise DataError(f"retrieval ended before the last row of {chunk}")
