@@ -64,7 +64,7 @@ def train(
     config = load_config(project, settings)
     if tasks is not None:
         config = config.with_tasks(tasks)
-    check_model(config.model)
+    check_model(config.model, config.tasks)
     check_weighting(config)
     check_monitor(config.fit.monitor, {name: task.kind for name, task in config.tasks.items()})
     repository = _repository(project, config)

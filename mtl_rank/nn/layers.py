@@ -2,10 +2,24 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+
+from mtl_rank.config import Model
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """What stands between the matrices of a network."""
+
+    dropout: float = 0.0
+
+    @staticmethod
+    def of(model: Model) -> "LayerOptions":
+        return LayerOptions(dropout=model.dropout)
 
 
 class GroupedLinear(nn.Module):
@@ -24,9 +38,14 @@ class GroupedLinear(nn.Module):
         return torch.baddbmm(self.bias, x.transpose(0, 1), self.weight).transpose(0, 1)
 
 
-def hidden_layers(groups: int, widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """ReLU layers for G networks: widths[0] is the input's; (B, G, widths[0]) -> (B, G, widths[-1])."""
+def hidden_layers(groups: int, widths: Sequence[int], options: LayerOptions) -> nn.Sequential:
+    """Hidden layers for G networks: widths[0] is the input's; (B, G, widths[0]) -> (B, G, widths[-1])."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):
-        layers += [GroupedLinear(groups, n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [GroupedLinear(groups, n_in, n_out), *after_linear(options)]
     return nn.Sequential(*layers)
+
+
+def after_linear(options: LayerOptions) -> list[nn.Module]:
+    """What follows each matrix of a hidden layer."""
+    return [nn.ReLU(), nn.Dropout(options.dropout)]

@@ -63,7 +63,7 @@ def fit(
     Raises TrainingInterrupted on Ctrl-C, after a checkpoint was written.
     """
     L.seed_everything(config.fit.seed, verbose=False)
-    network = build_network(config.model, encoder.layout, prior_logits(encoder.targets))
+    network = build_network(config.model, encoder.layout, prior_logits(encoder.targets), config.tasks)
     sampling = _sampling(config, train)
     rows = sampling.rows if sampling else train.rows
     batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(rows)
@@ -96,7 +96,7 @@ def fit(
                 weights_only=True,
             )
     seconds = time.monotonic() - start
-    of_tables = sum(table.numel() for table in network.embeddings.parameters())
+    of_tables = sum(table.numel() for table in network.tables())
     return FitResult(
         epochs=trainer.current_epoch,
         best_epoch=best.best_epoch,

@@ -2,6 +2,7 @@
 
 import torch
 
+from mtl_rank.config import Task
 from mtl_rank.nn.layout import Batch, IdColumn, Layout, SequenceColumn
 
 # Two tables: rows 0..4 user, 5..8 city, 9..11 bins in the first; 0..6 item, 7..9 tags in the second.
@@ -63,3 +64,10 @@ def rows_of(batch, index):
 def tables_of(network):
     """The embedding tables as tensors, in the order of the layout."""
     return list(network.embeddings.parameters())
+
+
+def tasks_of(count):
+    """A click, a conversion given the click, and further ones on their own; None for a single task."""
+    names = ["click", "conversion", *(f"other{i}" for i in range(count - 2))][:count]
+    tasks = {name: Task(label="y", given="click" if name == "conversion" else None) for name in names}
+    return tasks if count > 1 else None

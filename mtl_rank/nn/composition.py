@@ -1,0 +1,79 @@
+"""The parts that a composition is made of, and which of them go together."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mtl_rank.config import Model
+from mtl_rank.errors import ConfigError, did_you_mean
+from mtl_rank.nn.branches import BRANCHES
+from mtl_rank.nn.heads import HEADS, Relations
+from mtl_rank.nn.layout import Layout
+from mtl_rank.nn.sequences import NO_SEQUENCES, SEQUENCES
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a composition, by their names in the tables of trunks, branches, sequences and heads."""
+
+    trunk: str
+    branches: tuple[str, ...]
+    sequences: str
+    heads: str
+
+
+def check_parts(parts: Parts, model: Model) -> None:
+    """Raises ConfigError for a part that does not exist, or options that cannot work with any data."""
+    for branch in parts.branches:
+        _check_known("branches", branch, BRANCHES)
+    _check_known("sequences", parts.sequences, [*SEQUENCES, NO_SEQUENCES])
+    _check_known("heads", parts.heads, HEADS)
+    for key in ("expert_layers", "bottom_layers"):
+        if not getattr(model, key):
+            raise ConfigError(f"model.{key}: needs at least one width")
+
+
+def check_relations(parts: Parts, relations: Relations) -> None:
+    """Raises ConfigError when the tasks are not such as the composition needs."""
+    tasks = len(relations.given)
+    if parts.trunk == "ple" and tasks == 1:
+        raise ConfigError(
+            "model.name: ple parts experts between tasks and there is one task; use dnn, or mmoe for a mixture"
+        )
+    if parts.heads == "esmm" and not any(
+        binary and given is not None for binary, given in zip(relations.binary, relations.given, strict=True)
+    ):
+        raise ConfigError(
+            "model.heads: esmm needs a binary task with `given`, such as cvr given ctr; add `given` to a task "
+            "or use dnn"
+        )
+    if parts.heads == "aitm":
+        if tasks == 1:
+            raise ConfigError(
+                "model.heads: aitm passes information from task to task and there is one; use dnn"
+            )
+        if any(given is not None and given > task for task, given in enumerate(relations.given)):
+            raise ConfigError(
+                "model.heads: aitm passes information in the order of the tasks; put each task behind the one it "
+                "is given"
+            )
+
+
+def check_inputs(parts: Parts, layout: Layout) -> None:
+    """Raises ConfigError when the inputs are not such as the composition needs."""
+    if parts.sequences in (NO_SEQUENCES, "mean"):
+        return
+    encoder = SEQUENCES[parts.sequences]
+    if not any(encoder.fits(column) for column in layout.sequences):
+        kind = "a history in time order" if encoder.needs_order else "a history"
+        shared = (
+            " that shares the embedding of an id input (tag mtlrank.shares)" if encoder.needs_target else ""
+        )
+        raise ConfigError(
+            f"model.sequences: {parts.sequences} needs {kind}{shared}, and there is none; use mean or none"
+        )
+
+
+def _check_known(key: str, name: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if name not in known:
+        raise ConfigError(f"model.{key}: there is no {name!r}; {did_you_mean(name, known)}")
