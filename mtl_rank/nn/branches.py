@@ -1,53 +1,84 @@
-"""Branches: from a batch to a vector that joins the towers' output, to logits, or to both."""
+"""The branches by name, and several of them side by side."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mtl_rank.config import Model
-from mtl_rank.nn.layout import Batch, Layout
+from mtl_rank.config.model import CrossOptions
+from mtl_rank.nn.branch import Branch, BranchOutput, Inputs
+from mtl_rank.nn.cross import Cross, cross_v2
+from mtl_rank.nn.interactions import CIN, FM
+from mtl_rank.nn.layout import Layout
+from mtl_rank.nn.wide import Wide
 
 
-class Inputs(NamedTuple):
-    """What a branch may read. e: (B, d) the input vector. fields: (B, m, dim), None where no branch reads them."""
+@dataclass(frozen=True)
+class Sizes:
+    """What a branch is built for. layout: without sequences when the model reads none.
 
-    batch: Batch
-    e: Tensor
-    fields: Tensor | None = None
-
-
-class BranchOutput(NamedTuple):
-    """vector: (B, width), logits: (B, T); a branch gives one of them, or both."""
-
-    vector: Tensor | None = None
-    logits: Tensor | None = None
-
-
-class Branch(nn.Module):
-    """A branch. width: length of its vector, 0 = it gives none.
-
-    Shape: Inputs -> BranchOutput
+    width: of the input vector e; tasks: their number; fields: number of field vectors and their width.
     """
 
-    width: int = 0
+    layout: Layout
+    width: int
+    tasks: int
+    fields: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class BranchEntry:
-    """One entry of the table below. build: (layout, input width, number of tasks, options) -> branch.
-
-    reads_fields: whether it reads `Inputs.fields`.
-    """
+    """One entry of the table below. reads_fields: whether it reads `Inputs.fields`."""
 
     summary: str
-    build: Callable[[Layout, int, int, Model], Branch]
+    build: Callable[[Sizes, Model], Branch]
     reads_fields: bool = False
 
 
-BRANCHES: dict[str, BranchEntry] = {}
+class CrossBranch(Branch):
+    """A cross network beside the towers; `model.cross.stacked` puts it in front of the trunk instead.
+
+    Shape: Inputs -> vector (B, d)
+    """
+
+    def __init__(self, width: int, network: nn.Module) -> None:
+        super().__init__()
+        self.width = width
+        self.network = network
+
+    def forward(self, inputs: Inputs) -> BranchOutput:
+        return BranchOutput(vector=self.network(inputs.e))
+
+
+# What may stand in front of the trunk: (d, options) -> module (B, d) -> (B, d).
+STACKABLE: dict[str, Callable[[int, CrossOptions], nn.Module]] = {"cross": Cross, "cross_v2": cross_v2}
+
+BRANCHES = {
+    "wide": BranchEntry(
+        "first-order weights and hashed crosses (Cheng et al. 2016)",
+        lambda sizes, m: Wide(sizes.layout, sizes.tasks, m.wide),
+    ),
+    "fm": BranchEntry(
+        "second-order interactions of all pairs (Guo et al. 2017)",
+        lambda sizes, _: FM(sizes.tasks, sizes.fields[1]),
+        reads_fields=True,
+    ),
+    "cross": BranchEntry(
+        "DCN's cross network (Wang et al. 2017)",
+        lambda sizes, m: CrossBranch(sizes.width, Cross(sizes.width, m.cross)),
+    ),
+    "cross_v2": BranchEntry(
+        "DCN V2's cross network: full, low rank or a mixture (Wang et al. 2021)",
+        lambda sizes, m: CrossBranch(sizes.width, cross_v2(sizes.width, m.cross)),
+    ),
+    "cin": BranchEntry(
+        "xDeepFM's compressed interaction network (Lian et al. 2018)",
+        lambda sizes, m: CIN(sizes.fields[0], m.cin_layers),
+        reads_fields=True,
+    ),
+}
 
 
 class Branches(nn.Module):

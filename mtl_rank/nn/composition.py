@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 
 from mtl_rank.config import Model
 from mtl_rank.errors import ConfigError, did_you_mean
-from mtl_rank.nn.branches import BRANCHES
+from mtl_rank.nn.branches import BRANCHES, STACKABLE
 from mtl_rank.nn.heads import HEADS, Relations
 from mtl_rank.nn.layout import Layout
 from mtl_rank.nn.sequences import NO_SEQUENCES, SEQUENCES
+from mtl_rank.nn.wide import column_named
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,15 @@ def check_parts(parts: Parts, model: Model) -> None:
         _check_known("branches", branch, BRANCHES)
     _check_known("sequences", parts.sequences, [*SEQUENCES, NO_SEQUENCES])
     _check_known("heads", parts.heads, HEADS)
-    for key in ("expert_layers", "bottom_layers"):
+    if model.cross.experts > 1 and model.cross.rank is None:
+        raise ConfigError("model.cross.experts: the mixture is of low-rank experts; set model.cross.rank too")
+    crossing = [branch for branch in parts.branches if branch in STACKABLE]
+    if model.cross.stacked and len(crossing) != 1:
+        raise ConfigError(
+            f"model.cross.stacked: one cross network can stand in front of the trunk, there are {len(crossing)}; "
+            f"put one of {', '.join(STACKABLE)} into model.branches"
+        )
+    for key in ("expert_layers", "bottom_layers", "cin_layers"):
         if not getattr(model, key):
             raise ConfigError(f"model.{key}: needs at least one width")
 
@@ -58,8 +68,21 @@ def check_relations(parts: Parts, relations: Relations) -> None:
             )
 
 
-def check_inputs(parts: Parts, layout: Layout) -> None:
+def check_inputs(parts: Parts, model: Model, layout: Layout) -> None:
     """Raises ConfigError when the inputs are not such as the composition needs."""
+    _check_history(parts, layout)
+    reading = [name for name in parts.branches if BRANCHES[name].reads_fields]
+    if reading and model.fields.embeddings == "shared" and len(layout.dims) > 1:
+        raise ConfigError(
+            f"model.branches: {reading[0]} multiplies embeddings of one width, and these are "
+            f"{' and '.join(map(str, layout.dims))} wide; set model.fields.embeddings=independent or equal dims"
+        )
+    if "wide" in parts.branches:
+        for name in chain.from_iterable(model.wide.crosses):
+            column_named(layout, name)
+
+
+def _check_history(parts: Parts, layout: Layout) -> None:
     if parts.sequences in (NO_SEQUENCES, "mean"):
         return
     encoder = SEQUENCES[parts.sequences]

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mtl_rank.nn.branches import Branches, Inputs
+from mtl_rank.nn.branch import Inputs
+from mtl_rank.nn.branches import Branches
 from mtl_rank.nn.embedding import Embedded, Embeddings
+from mtl_rank.nn.fields import IndependentFields, SharedFields
 from mtl_rank.nn.heads import Towers
 from mtl_rank.nn.layout import Batch, Layout
 from mtl_rank.nn.sequences import Histories
@@ -27,6 +29,7 @@ class Outputs(NamedTuple):
 class RankingNetwork(nn.Module):
     """Embeddings, a trunk and one tower per task, with sequence encoders and branches as configured.
 
+    fields: the vectors that branches multiply. stacked: a cross network between e and the trunk.
     Returns logits, never probabilities. Shape: Batch -> (B, T)
     """
 
@@ -37,6 +40,8 @@ class RankingNetwork(nn.Module):
         trunk: Trunk,
         heads: Towers,
         branches: Branches | None = None,
+        fields: SharedFields | IndependentFields | None = None,
+        stacked: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.embeddings = embeddings
@@ -44,6 +49,8 @@ class RankingNetwork(nn.Module):
         self.trunk = trunk
         self.heads = heads
         self.branches = branches
+        self.fields = fields
+        self.stacked = stacked
 
     @property
     def layout(self) -> Layout:
@@ -65,7 +72,8 @@ class RankingNetwork(nn.Module):
         """The logits, and in training what encoders and heads add to the loss."""
         inputs, losses = self._inputs(batch)
         vectors, of_branches = self.branches(inputs) if self.branches is not None else (None, None)
-        logits: Tensor = self.heads(self.trunk(inputs.e), vectors)
+        e = inputs.e if self.stacked is None else self.stacked(inputs.e)
+        logits: Tensor = self.heads(self.trunk(e), vectors)
         if of_branches is not None:
             logits = logits + of_branches
         if not self.training:
@@ -84,7 +92,9 @@ class RankingNetwork(nn.Module):
         embedded: Embedded = self.embeddings(batch)
         vectors, losses = self.histories(batch, embedded) if self.histories is not None else ([], [])
         parts = [of_table.flatten(1) for of_table in embedded.ids]
-        return Inputs(batch, torch.cat([*parts, *vectors, batch.dense], dim=1)), losses
+        e = torch.cat([*parts, *vectors, batch.dense], dim=1)
+        fields = None if self.fields is None else self.fields(batch, embedded, vectors)
+        return Inputs(batch, e, fields), losses
 
 
 def input_width(layout: Layout, with_sequences: bool) -> int:

@@ -1,15 +1,16 @@
 """Named models: a table from name to composition, and the network of a configuration."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from mtl_rank.config import Model, Task
 from mtl_rank.errors import ConfigError, did_you_mean
-from mtl_rank.nn.branches import BRANCHES, Branches
+from mtl_rank.nn.branches import BRANCHES, STACKABLE, Branches, Sizes
 from mtl_rank.nn.composition import Parts, check_inputs, check_parts, check_relations
 from mtl_rank.nn.embedding import Embeddings
+from mtl_rank.nn.fields import build_fields, fields_shape
 from mtl_rank.nn.heads import HEADS, Relations
 from mtl_rank.nn.layout import Layout
 from mtl_rank.nn.network import RankingNetwork, input_width
@@ -33,6 +34,20 @@ class Entry:
 ZOO = {
     "dnn": Entry(
         "a network per task on shared embeddings; with one task the plain single-task model", "", "dnn"
+    ),
+    "wide_deep": Entry(
+        "first-order weights and crosses beside a network", "Cheng et al. 2016", "dnn", ("wide",)
+    ),
+    "deepfm": Entry("first order, all pairs, and a network", "Guo et al. 2017", "dnn", ("wide", "fm")),
+    "dcn": Entry("a cross network beside a network", "Wang et al. 2017", "dnn", ("cross",)),
+    "dcn_v2": Entry(
+        "a cross network with full, low-rank or mixed matrices", "Wang et al. 2021", "dnn", ("cross_v2",)
+    ),
+    "xdeepfm": Entry(
+        "first order, compressed interactions of fields, and a network",
+        "Lian et al. 2018",
+        "dnn",
+        ("wide", "cin"),
     ),
     "shared_bottom": Entry("one network for all tasks", "Caruana 1997", "shared_bottom"),
     "omoe": Entry("experts mixed by one gate for all tasks", "Ma et al. 2018", "omoe"),
@@ -83,7 +98,7 @@ def check_model(model: Model, tasks: Mapping[str, Task] | None = None, layout: L
     if tasks is not None:
         check_relations(parts, Relations.of(tasks))
     if layout is not None:
-        check_inputs(parts, layout)
+        check_inputs(parts, model, layout)
 
 
 def build_network(
@@ -101,7 +116,11 @@ def build_network(
     width = input_width(layout, with_sequences)
     trunk = TRUNKS[parts.trunk](width, count, model)
     embeddings = Embeddings(layout, with_sequences)
-    built = {name: BRANCHES[name].build(layout, width, count, model) for name in parts.branches}
+    read = layout if with_sequences else replace(layout, sequences=())
+    reads_fields = any(BRANCHES[name].reads_fields for name in parts.branches)
+    sizes = Sizes(read, width, count, fields_shape(read, model))
+    stacked = [name for name in parts.branches if name in STACKABLE and model.cross.stacked]
+    built = {name: BRANCHES[name].build(sizes, model) for name in parts.branches if name not in stacked}
     branches = Branches(built) if built else None
     return RankingNetwork(
         embeddings=embeddings,
@@ -109,4 +128,6 @@ def build_network(
         trunk=trunk,
         heads=HEADS[parts.heads](trunk.width, model, prior, relations, branches.width if branches else 0),
         branches=branches,
+        fields=build_fields(read, model) if reads_fields else None,
+        stacked=STACKABLE[stacked[0]](width, model.cross) if stacked else None,
     )

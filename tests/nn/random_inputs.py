@@ -21,6 +21,17 @@ LAYOUT = Layout(
     ),
     dense=("age", "age#missing"),
 )
+# The same columns in one table of one width, as fm and cin multiply them.
+EVEN = Layout(
+    dims=(3,),
+    rows=(22,),
+    ids=(*LAYOUT.ids[:3], IdColumn("item", 0, 12, 7)),
+    sequences=(
+        SequenceColumn("seen", 0, 12, 7, max_len=5, target=3, ordered=True),
+        SequenceColumn("tags", 0, 19, 3, max_len=2, target=None, ordered=False),
+    ),
+    dense=("age", "age#missing"),
+)
 WIDTH = 3 * 3 + 4 + 4 + 4 + 2
 
 

@@ -12,9 +12,30 @@ from mtl_rank.nn.embedding import Embeddings
 from mtl_rank.nn.layout import IdColumn, Layout
 from mtl_rank.nn.network import input_width
 from mtl_rank.nn.sequences import masked_mean
-from mtl_rank.nn.zoo import ZOO, build_network
+from mtl_rank.nn.zoo import ZOO, build_network, parts_of
 
-MODELS = sorted(ZOO)
+# Every name of the zoo, and compositions of their parts. LAYOUT has two widths: fm and cin have tables of their own.
+OWN_FIELDS = {"fields": {"embeddings": "independent", "dim": 3}}
+ALL_BRANCHES = {**OWN_FIELDS, "branches": ["wide", "fm", "cross", "cross_v2", "cin"], "cin_layers": [3, 2]}
+COMPOSITIONS = {
+    **{name: {"name": name, **OWN_FIELDS} for name in sorted(ZOO)},
+    "ple of three levels": {"name": "ple", "levels": 3},
+    "crosses and low ranks": {
+        "name": "wide_deep",
+        "wide": {"crosses": [["user", "city"]], "buckets": 3},
+        "branches": ["cross_v2"],
+        "cross": {"rank": 2},
+    },
+    "all branches under mmoe": {"name": "mmoe", **ALL_BRANCHES},
+    "all branches under aitm": {"name": "aitm", **ALL_BRANCHES},
+    "stacked mixture under ple": {
+        "name": "ple",
+        "branches": ["cross_v2"],
+        "cross": {"stacked": True, "rank": 2, "experts": 2},
+    },
+}
+MODELS = list(COMPOSITIONS)
+NO_BRANCHES = [name for name in ZOO if not parts_of(Model(name=name)).branches]
 TASKS = [1, 5]
 
 
@@ -26,7 +47,7 @@ def network_of(name, tasks=2, layout=LAYOUT, **options):
         "tower_layers": (5,),
         "dropout": 0.0,
     }
-    model = Model(name=name, **{**sizes, **options})
+    model = Model(**{**COMPOSITIONS[name], **sizes, **options})
     network = build_network(model, layout, torch.zeros(tasks), tasks_of(tasks))
     return randomise(network).eval()
 
@@ -50,7 +71,7 @@ def test_the_input_vector_is_embeddings_then_histories_then_dense(with_sequences
     assert found.shape[1] == input_width(LAYOUT, with_sequences) == WIDTH - (0 if with_sequences else 8)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NO_BRANCHES)
 @pytest.mark.parametrize("tasks", TASKS)
 def test_logits_are_towers_on_the_trunk_on_the_input_vector(name, tasks):
     network = network_of(name, tasks)
@@ -202,7 +223,7 @@ def test_inputs_of_one_kind_are_enough(name, layout):
         tuple(column.__class__(**{**column.__dict__, "table": 0}) for column in layout.sequences),
         layout.dense,
     )
-    network = network_of(name, layout=layout)
+    network = network_of(name, layout=layout, wide={})
     logits = network(random_batch(6, layout=layout))
     assert logits.shape == (6, 2)
     logits.sum().backward()
@@ -213,7 +234,7 @@ def test_inputs_of_one_kind_are_enough(name, layout):
 def test_mixed_precision_gives_whole_logits(name):
     """Of a network as it is trained, with embeddings grown to a usual size."""
     torch.manual_seed(0)
-    network = build_network(Model(name=name), LAYOUT, torch.zeros(2), tasks_of(2)).eval()
+    network = build_network(Model(**COMPOSITIONS[name]), LAYOUT, torch.zeros(2), tasks_of(2)).eval()
     with torch.no_grad():
         for table in network.tables():
             table.normal_(std=0.3)

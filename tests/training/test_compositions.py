@@ -24,7 +24,13 @@ def data(tmp_path_factory):
 
 
 def trained(data, folder, **model):
-    sizes = {"bottom_layers": [32], "expert_layers": [32], "tower_layers": []}
+    # Items are wider than the rest: branches that multiply need vectors of their own.
+    sizes = {
+        "bottom_layers": [32],
+        "expert_layers": [32],
+        "tower_layers": [],
+        "fields": {"embeddings": "independent"},
+    }
     config = config_of(model={**sizes, **model}, fit={"epochs": 4})
     folder.mkdir()
     result = fit(config, *data, folder, Silent())
