@@ -40,6 +40,8 @@ def check_parts(parts: Parts, model: Model) -> None:
     for key in ("expert_layers", "bottom_layers", "cin_layers"):
         if not getattr(model, key):
             raise ConfigError(f"model.{key}: needs at least one width")
+    if not model.history.attention_layers:
+        raise ConfigError("model.history.attention_layers: needs at least one width")
 
 
 def check_relations(parts: Parts, relations: Relations) -> None:
@@ -70,7 +72,7 @@ def check_relations(parts: Parts, relations: Relations) -> None:
 
 def check_inputs(parts: Parts, model: Model, layout: Layout) -> None:
     """Raises ConfigError when the inputs are not such as the composition needs."""
-    _check_history(parts, layout)
+    _check_history(parts, model, layout)
     reading = [name for name in parts.branches if BRANCHES[name].reads_fields]
     if reading and model.fields.embeddings == "shared" and len(layout.dims) > 1:
         raise ConfigError(
@@ -82,7 +84,7 @@ def check_inputs(parts: Parts, model: Model, layout: Layout) -> None:
             column_named(layout, name)
 
 
-def _check_history(parts: Parts, layout: Layout) -> None:
+def _check_history(parts: Parts, model: Model, layout: Layout) -> None:
     if parts.sequences in (NO_SEQUENCES, "mean"):
         return
     encoder = SEQUENCES[parts.sequences]
@@ -93,6 +95,12 @@ def _check_history(parts: Parts, layout: Layout) -> None:
         )
         raise ConfigError(
             f"model.sequences: {parts.sequences} needs {kind}{shared}, and there is none; use mean or none"
+        )
+    odd = [c for c in layout.sequences if encoder.fits(c) and layout.dims[c.table] % model.history.heads]
+    if parts.sequences == "bst" and odd:
+        raise ConfigError(
+            f"model.history.heads: {model.history.heads} heads do not divide the embedding of {odd[0].name}, "
+            f"{layout.dims[odd[0].table]} wide"
         )
 
 

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from mtl_rank.config import Model
 from mtl_rank.nn.embedding import Embedded
+from mtl_rank.nn.history import masked_mean
 from mtl_rank.nn.layout import Batch, IdColumn, Layout, SequenceColumn
-from mtl_rank.nn.sequences import masked_mean
 
 
 class SharedFields(nn.Module):

@@ -1,52 +1,17 @@
-"""Sequence encoders: from the embeddings of a history to one vector."""
+"""The sequence encoders by name, and all sequences of a batch through them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from mtl_rank.config import Model
+from mtl_rank.nn.bst import BST
+from mtl_rank.nn.dien import DIEN
+from mtl_rank.nn.din import DIN
 from mtl_rank.nn.embedding import Embedded
+from mtl_rank.nn.history import History, MeanPooling, without_gaps
 from mtl_rank.nn.layout import Batch, Layout, SequenceColumn
-
-
-class History(NamedTuple):
-    """One sequence input of a batch.
-
-    keys: (B, L, dim) its embeddings. ids: (B, L). mask: (B, L), True where there is an id.
-    target: (B, dim), the embedding of the id column whose rows it shares; None without one.
-    """
-
-    keys: Tensor
-    ids: Tensor
-    mask: Tensor
-    target: Tensor | None
-
-
-class Encoded(NamedTuple):
-    """vector: (B, dim). auxiliary: a loss of the encoder's own, in training; None = there is none."""
-
-    vector: Tensor
-    auxiliary: Tensor | None = None
-
-
-class MeanPooling(nn.Module):
-    """The mean of the embeddings that are not padding; zero for an empty history.
-
-    Shape: History -> (B, dim)
-    """
-
-    def forward(self, history: History) -> Encoded:
-        return Encoded(masked_mean(history.keys, history.mask))
-
-
-def masked_mean(embedded: Tensor, mask: Tensor) -> Tensor:
-    """(B, L, dim), (B, L) -> (B, dim): the mean of what is there, zero where nothing is."""
-    weights = mask.to(embedded.dtype)
-    total = (weights.unsqueeze(1) @ embedded).squeeze(1)
-    return total / weights.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 @dataclass(frozen=True)
@@ -69,8 +34,25 @@ class SequenceEncoder:
 
 
 # build: (dim, longest history, options) -> module
-SEQUENCES: Mapping[str, SequenceEncoder] = {
+SEQUENCES: dict[str, SequenceEncoder] = {
     "mean": SequenceEncoder("the mean of its embeddings", lambda _dim, _longest, _model: MeanPooling()),
+    "din": SequenceEncoder(
+        "attention of the candidate over the history (Zhou et al. 2018)",
+        lambda dim, _, m: DIN(dim, m.history.attention_layers),
+        needs_target=True,
+    ),
+    "dien": SequenceEncoder(
+        "interests that evolve towards the candidate (Zhou et al. 2019)",
+        lambda dim, _, m: DIEN(dim, m.history.auxiliary),
+        needs_target=True,
+        needs_order=True,
+    ),
+    "bst": SequenceEncoder(
+        "a transformer over history and candidate (Chen et al. 2019)",
+        lambda dim, longest, m: BST(dim, longest, m.history.blocks, m.history.heads, m.dropout),
+        needs_target=True,
+        needs_order=True,
+    ),
 }
 NO_SEQUENCES = "none"
 
@@ -121,12 +103,6 @@ class Histories(nn.Module):
                 embedded.sequences, batch.sequences, self.layout.sequences, targets, strict=True
             )
         ]
-
-
-def without_gaps(ids: Tensor, pad_id: int) -> Tensor:
-    """(B, L) -> (B, L): the ids in their order with the padding behind them."""
-    order = torch.sort((ids == pad_id).to(torch.uint8), dim=1, stable=True).indices
-    return ids.gather(1, order)
 
 
 def _target_position(layout: Layout, column: SequenceColumn) -> tuple[int, int] | None:

@@ -31,6 +31,8 @@ class Entry:
     needs: str = ""
 
 
+A_HISTORY = "a history that shares an id input's embedding"
+
 ZOO = {
     "dnn": Entry(
         "a network per task on shared embeddings; with one task the plain single-task model", "", "dnn"
@@ -48,6 +50,23 @@ ZOO = {
         "Lian et al. 2018",
         "dnn",
         ("wide", "cin"),
+    ),
+    "din": Entry(
+        "the history weighed by the candidate", "Zhou et al. 2018", "dnn", sequences="din", needs=A_HISTORY
+    ),
+    "dien": Entry(
+        "interests that evolve towards the candidate",
+        "Zhou et al. 2019",
+        "dnn",
+        sequences="dien",
+        needs=f"{A_HISTORY}, in time order",
+    ),
+    "bst": Entry(
+        "a transformer over history and candidate",
+        "Chen et al. 2019",
+        "dnn",
+        sequences="bst",
+        needs=f"{A_HISTORY}, in time order",
     ),
     "shared_bottom": Entry("one network for all tasks", "Caruana 1997", "shared_bottom"),
     "omoe": Entry("experts mixed by one gate for all tasks", "Ma et al. 2018", "omoe"),

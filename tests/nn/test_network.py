@@ -9,9 +9,9 @@ from random_inputs import LAYOUT, WIDTH, random_batch, randomise, rows_of, table
 
 from mtl_rank.config import Model
 from mtl_rank.nn.embedding import Embeddings
+from mtl_rank.nn.history import masked_mean
 from mtl_rank.nn.layout import IdColumn, Layout
 from mtl_rank.nn.network import input_width
-from mtl_rank.nn.sequences import masked_mean
 from mtl_rank.nn.zoo import ZOO, build_network, parts_of
 
 # Every name of the zoo, and compositions of their parts. LAYOUT has two widths: fm and cin have tables of their own.
@@ -34,7 +34,12 @@ COMPOSITIONS = {
         "cross": {"stacked": True, "rank": 2, "experts": 2},
     },
 }
+COMPOSITIONS |= {
+    "dien under ple with fm": {"name": "ple", "sequences": "dien", "branches": ["fm"], **OWN_FIELDS},
+    "two blocks under mmoe": {"name": "mmoe", "sequences": "bst", "history": {"blocks": 2}},
+}
 MODELS = list(COMPOSITIONS)
+WITHOUT_HISTORY = [name for name in MODELS if parts_of(Model(**COMPOSITIONS[name])).sequences == "mean"]
 NO_BRANCHES = [name for name in ZOO if not parts_of(Model(name=name)).branches]
 TASKS = [1, 5]
 
@@ -205,7 +210,7 @@ def test_missing_and_unseen_values_start_at_zero_and_others_do_not():
 BIG = Layout((8,), (2002,), (IdColumn("user", 0, 0, 2002),), (), ())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WITHOUT_HISTORY)
 @pytest.mark.parametrize(
     "layout",
     [

@@ -53,7 +53,7 @@ def test_every_name_learns_and_its_saved_weights_predict_as_it_did(data, tmp_pat
         assert measured[key] == pytest.approx(value, rel=1e-4), key
 
 
-@pytest.mark.parametrize("name", ["ple", "esmm", "aitm"])
+@pytest.mark.parametrize("name", ["ple", "aitm", "din", "dien"])
 def test_one_seed_gives_equal_weights(data, tmp_path, name):
     _, first, weights = trained(data, tmp_path / "first", name=name)
     _, second, again = trained(data, tmp_path / "second", name=name)
