@@ -1,10 +1,13 @@
 """The `model` section: which composition is trained, and how wide its layers are."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mtl_rank.config.base import Section, Widths
+
+Dim = Annotated[int, Field(gt=0)] | Literal["auto"]
+DEFAULT_DIM = 16
 
 
 class WideOptions(Section):
@@ -54,16 +57,29 @@ class HistoryOptions(Section):
     heads: int = Field(2, gt=0)
 
 
+class Pretrained(Section):
+    """Vectors to start an input's embeddings from: a parquet of one column of keys and one of lists.
+
+    frozen: training leaves them as they are.
+    """
+
+    path: str
+    frozen: bool = False
+
+
 class Model(Section):
     """The composition to train. `name` is looked up in nn/zoo.py.
 
     branches: beside those of the name. sequences, heads: None = those of the name.
     experts: of omoe and mmoe, and the shared ones of ple; task_experts, levels: of ple.
     calibrator: factor of aitm's penalty on a later step that is likelier than the one before it.
+    dim: width of embeddings; auto = by the number of values, see data/encoder.py.
+    activation, norm, dropout, residual: of every hidden layer; residual = one that keeps its width adds its input.
+    init: how the matrices of trunk and towers start. pretrained: vectors by the name of their input.
     """
 
     name: str = "mmoe"
-    dim: int = Field(16, gt=0)
+    dim: Dim = DEFAULT_DIM
     branches: tuple[str, ...] = ()
     sequences: str | None = None
     heads: str | None = None
@@ -75,8 +91,14 @@ class Model(Section):
     tower_layers: Widths = (16,)
     cin_layers: Widths = (32, 32)
     dropout: float = Field(0.2, ge=0, lt=1)
+    embedding_dropout: float = Field(0.0, ge=0, lt=1)
+    activation: str = "relu"
+    norm: str = "none"
+    residual: bool = False
+    init: str = "default"
     calibrator: float = Field(0.6, ge=0)
     wide: WideOptions = WideOptions()
     cross: CrossOptions = CrossOptions()
     fields: FieldOptions = FieldOptions()
     history: HistoryOptions = HistoryOptions()
+    pretrained: dict[str, Pretrained] = Field(default_factory=dict)

@@ -8,9 +8,11 @@ from mtl_rank.config import Model
 from mtl_rank.errors import ConfigError, did_you_mean
 from mtl_rank.nn.branches import BRANCHES, STACKABLE
 from mtl_rank.nn.heads import HEADS, Relations
-from mtl_rank.nn.layout import Layout
+from mtl_rank.nn.init import INITS
+from mtl_rank.nn.layers import ACTIVATIONS, NORMS
+from mtl_rank.nn.layout import IdColumn, Layout, SequenceColumn
 from mtl_rank.nn.sequences import NO_SEQUENCES, SEQUENCES
-from mtl_rank.nn.wide import column_named
+from mtl_rank.nn.wide import BIN_SUFFIX, column_named
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,10 @@ def check_parts(parts: Parts, model: Model) -> None:
         _check_known("branches", branch, BRANCHES)
     _check_known("sequences", parts.sequences, [*SEQUENCES, NO_SEQUENCES])
     _check_known("heads", parts.heads, HEADS)
+    for key, known in (("activation", ACTIVATIONS), ("norm", NORMS), ("init", INITS)):
+        _check_known(key, getattr(model, key), known)
+    if model.dim == "auto":
+        _refuse_fields(parts, model, "model.dim=auto gives several")
     if model.cross.experts > 1 and model.cross.rank is None:
         raise ConfigError("model.cross.experts: the mixture is of low-rank experts; set model.cross.rank too")
     crossing = [branch for branch in parts.branches if branch in STACKABLE]
@@ -73,15 +79,25 @@ def check_relations(parts: Parts, relations: Relations) -> None:
 def check_inputs(parts: Parts, model: Model, layout: Layout) -> None:
     """Raises ConfigError when the inputs are not such as the composition needs."""
     _check_history(parts, model, layout)
-    reading = [name for name in parts.branches if BRANCHES[name].reads_fields]
-    if reading and model.fields.embeddings == "shared" and len(layout.dims) > 1:
-        raise ConfigError(
-            f"model.branches: {reading[0]} multiplies embeddings of one width, and these are "
-            f"{' and '.join(map(str, layout.dims))} wide; set model.fields.embeddings=independent or equal dims"
-        )
+    if len(layout.dims) > 1:
+        _refuse_fields(parts, model, f"these are {' and '.join(map(str, layout.dims))} wide")
+    columns: list[IdColumn | SequenceColumn] = [*layout.ids, *layout.sequences]
+    known = [column.name for column in columns if not column.name.endswith(BIN_SUFFIX)]
+    for name in model.pretrained:
+        if name not in known:
+            raise ConfigError(f"model.pretrained: there is no id input {name!r}; {did_you_mean(name, known)}")
     if "wide" in parts.branches:
         for name in chain.from_iterable(model.wide.crosses):
             column_named(layout, name)
+
+
+def _refuse_fields(parts: Parts, model: Model, widths: str) -> None:
+    reading = [name for name in parts.branches if BRANCHES[name].reads_fields]
+    if reading and model.fields.embeddings == "shared":
+        raise ConfigError(
+            f"model.branches: {reading[0]} multiplies embeddings of one width, and {widths}; "
+            "set model.fields.embeddings=independent or equal dims"
+        )
 
 
 def _check_history(parts: Parts, model: Model, layout: Layout) -> None:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_rank.config import Model
+from mtl_rank.config.model import DEFAULT_DIM
 from mtl_rank.nn.embedding import Embedded
 from mtl_rank.nn.history import masked_mean
 from mtl_rank.nn.layout import Batch, IdColumn, Layout, SequenceColumn
@@ -58,7 +59,8 @@ def fields_shape(layout: Layout, model: Model) -> tuple[int, int]:
     options = model.fields
     shared = layout.dims[0] if options.embeddings == "shared" and layout.dims else None
     count = len(layout.ids) + len(layout.sequences) + len(layout.dense)
-    return count, shared or options.dim or model.dim
+    usual = DEFAULT_DIM if model.dim == "auto" else model.dim
+    return count, shared or options.dim or usual
 
 
 def build_fields(layout: Layout, model: Model) -> SharedFields | IndependentFields:

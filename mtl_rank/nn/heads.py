@@ -51,13 +51,17 @@ class Towers(nn.Module):
         self.hidden = hidden_layers(len(prior), widths, options)
         self.output = GroupedLinear(len(prior), widths[-1], 1)
         self.of_branches = nn.Linear(of_branches, len(prior), bias=False) if of_branches else None
-        with torch.no_grad():
-            self.output.bias.copy_(prior.view(-1, 1, 1))
-            if self.of_branches is not None:
-                # One output of both lengths together: it starts as one matrix would.
-                bound = 1 / math.sqrt(widths[-1] + of_branches)
-                self.output.weight.uniform_(-bound, bound)
-                self.of_branches.weight.uniform_(-bound, bound)
+        self.start_at(prior)
+        if self.of_branches is not None:
+            # One output of both lengths together: it starts as one matrix would.
+            bound = 1 / math.sqrt(widths[-1] + of_branches)
+            nn.init.uniform_(self.output.weight, -bound, bound)
+            nn.init.uniform_(self.of_branches.weight, -bound, bound)
+
+    @torch.no_grad()
+    def start_at(self, prior: Tensor) -> None:
+        """Set the output biases."""
+        self.output.bias.copy_(prior.view(-1, 1, 1))
 
     def forward(self, x: Tensor, vectors: Tensor | None = None) -> Tensor:
         logits: Tensor = self.output(self.hidden(x)).squeeze(2).float()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_rank.config import Model
-from mtl_rank.nn.layers import GroupedLinear, LayerOptions, after_linear, hidden_layers
+from mtl_rank.nn.layers import GroupedLinear, LayerOptions, StackedLinear, after_linear, hidden_layers
 
 
 class Trunk(nn.Module):
@@ -34,8 +34,8 @@ class WideFirst(nn.Module):
         super().__init__()
         self.networks = networks
         self.split = [networks * widths[0], extra]
-        self.first = nn.Linear(n_in, sum(self.split))
-        self.after = nn.Sequential(*after_linear(options))
+        self.first = StackedLinear(n_in, [*[widths[0]] * networks, extra])
+        self.after = nn.Sequential(*after_linear(networks, widths[0], options))
         self.rest = hidden_layers(networks, widths, options)
 
     def forward(self, e: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from mtl_rank.nn.composition import Parts, check_inputs, check_parts, check_rela
 from mtl_rank.nn.embedding import Embeddings
 from mtl_rank.nn.fields import build_fields, fields_shape
 from mtl_rank.nn.heads import HEADS, Relations
+from mtl_rank.nn.init import initialise
 from mtl_rank.nn.layout import Layout
 from mtl_rank.nn.network import RankingNetwork, input_width
 from mtl_rank.nn.sequences import NO_SEQUENCES, SEQUENCES, Histories
@@ -134,18 +135,23 @@ def build_network(
     with_sequences = parts.sequences != NO_SEQUENCES and bool(layout.sequences)
     width = input_width(layout, with_sequences)
     trunk = TRUNKS[parts.trunk](width, count, model)
-    embeddings = Embeddings(layout, with_sequences)
+    frozen = [name for name, given in model.pretrained.items() if given.frozen]
+    embeddings = Embeddings(layout, with_sequences, dropout=model.embedding_dropout, frozen=frozen)
     read = layout if with_sequences else replace(layout, sequences=())
     reads_fields = any(BRANCHES[name].reads_fields for name in parts.branches)
     sizes = Sizes(read, width, count, fields_shape(read, model))
     stacked = [name for name in parts.branches if name in STACKABLE and model.cross.stacked]
     built = {name: BRANCHES[name].build(sizes, model) for name in parts.branches if name not in stacked}
     branches = Branches(built) if built else None
+    heads = HEADS[parts.heads](trunk.width, model, prior, relations, branches.width if branches else 0)
+    for module in (trunk, heads):
+        initialise(module, model.init)
+    heads.start_at(prior)
     return RankingNetwork(
         embeddings=embeddings,
         histories=Histories(layout, SEQUENCES[parts.sequences], model) if with_sequences else None,
         trunk=trunk,
-        heads=HEADS[parts.heads](trunk.width, model, prior, relations, branches.width if branches else 0),
+        heads=heads,
         branches=branches,
         fields=build_fields(read, model) if reads_fields else None,
         stacked=STACKABLE[stacked[0]](width, model.cross) if stacked else None,

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from small_task import config_of, encoded, table_of
 
 from mtl_rank.data.encoded import concat
+from mtl_rank.nn.embedding import Vectors
 from mtl_rank.nn.zoo import ZOO, build_network
 from mtl_rank.predict import to_batch
 from mtl_rank.progress import Silent
@@ -72,3 +73,40 @@ def test_the_product_of_esmm_is_calibrated_on_all_rows(data, tmp_path):
         p = torch.sigmoid(network(to_batch(rows))).numpy()
     both = (rows.labels[:, 0] == 1) & (rows.labels[:, 1] == 1)
     assert (p[:, 0] * p[:, 1]).mean() == pytest.approx(both.mean(), rel=0.2)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_training_starts_from_given_vectors(data, tmp_path, frozen):
+    """Frozen rows end as they began; others were moved by training."""
+    encoder = data[0]
+    column = next(c for c in encoder.layout.ids if c.name == "item")
+    rows = torch.arange(column.offset + 2, column.offset + column.size)
+    given = Vectors(
+        column.table,
+        rows,
+        torch.randn(len(rows), 8),
+        (column.offset, column.offset + column.size),
+        frozen,
+    )
+    config = config_of(
+        model={"name": "din", "pretrained": {"item": {"path": "items.parquet", "frozen": frozen}}}
+    )
+    (tmp_path / "run").mkdir()
+    fit(config, *data, tmp_path / "run", Silent(), vectors=[given])
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    found = weights[f"embeddings.tables.{column.table}.weight"]
+    assert torch.equal(found[rows], given.values) == frozen
+    assert found[column.offset : column.offset + 2].abs().sum() == 0 or not frozen
+
+
+OPTIONS = {
+    "dice and batch norm": {"activation": "dice", "norm": "batch"},
+    "residual": {"activation": "silu", "norm": "layer", "residual": True, "bottom_layers": [16, 16]},
+    "other start": {"init": "kaiming_uniform", "activation": "prelu", "embedding_dropout": 0.1},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_layer_options_train(data, tmp_path, option):
+    _, result, _ = trained(data, tmp_path / "run", name="mmoe", **OPTIONS[option])
+    assert result.valid["valid/ctr/auc"] > 0.75
