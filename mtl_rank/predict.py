@@ -44,7 +44,7 @@ class Predictor:
         """Load a run; nothing in it is executed. Raises RunError when files are missing or damaged."""
         config = run.config()
         encoder = FeatureEncoder.load(run.encoder_folder)
-        network = build_network(config.model, encoder.layout, torch.zeros(len(config.tasks)))
+        network = build_network(config.model, encoder.layout, torch.zeros(len(config.tasks)), config.tasks)
         try:
             network.load_state_dict(load_file(run.weights))
         except (OSError, SafetensorError, RuntimeError) as error:

@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from mtl_rank.config import ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
+from mtl_rank.data.encoder import expected_layout
+from mtl_rank.data.pretrained import check_pretrained, read_pretrained
 from mtl_rank.errors import ConfigError, RunError, is_full_disk
 from mtl_rank.evaluation.evaluate import EmptyWindow, Evaluation, Window, split_window
 from mtl_rank.evaluation.evaluate import evaluate as evaluate_rows
@@ -69,11 +71,13 @@ def train(
     config = load_config(project, settings)
     if tasks is not None:
         config = config.with_tasks(tasks)
-    check_model(config.model)
+    check_model(config.model, config.tasks)
     check_weighting(config)
     check_logging(config)
     check_monitor(config.fit.monitor, {name: task.kind for name, task in config.tasks.items()})
+    check_pretrained(config.model.pretrained, project)
     repository = _repository(project, config)
+    check_model(config.model, config.tasks, expected_layout(repository.schema, config.model.dim))
     if _SHARED_RUN in os.environ:
         _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
     run = create_run(project, config)
@@ -128,7 +132,10 @@ def _complete(
                 precision=asdict(precision),
                 features=fingerprint(definitions),
             )
-            result = fit(config, data.encoder, data.train, data.valid, run.folder, reporter, precision)
+            vectors = read_pretrained(config.model.pretrained, project, data.encoder, reporter)
+            result = fit(
+                config, data.encoder, data.train, data.valid, run.folder, reporter, precision, vectors
+            )
             run.update(fit=asdict(result))
             evaluation = _evaluate_test(run, config, project, repository, reporter)
             run.write_metrics({"valid": result.valid, **evaluation})
@@ -156,7 +163,8 @@ def _take_part(run: Run, config: ProjectConfig, project: Path, repository: Featu
     """Be one more process of a run that another one leads: fit beside it, then end."""
     data = prepared(config, project, repository, Silent())
     precision = load_precision(run.info().get("precision"))
-    fit(config, data.encoder, data.train, data.valid, run.folder, Silent(), precision)
+    vectors = read_pretrained(config.model.pretrained, project, data.encoder, Silent())
+    fit(config, data.encoder, data.train, data.valid, run.folder, Silent(), precision, vectors)
     sys.exit(0)
 
 

@@ -1,27 +1,14 @@
 """The sections of mtlrank.yaml, each a frozen model that rejects unknown keys."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from mtl_rank.config.base import Name, Section, UtcTime
+from mtl_rank.config.model import Model
 from mtl_rank.errors import ConfigError, did_you_mean
-
-
-def _utc(value: datetime) -> datetime:
-    """Times without a zone mean UTC, as they do in Feast."""
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-UtcTime = Annotated[datetime, AfterValidator(_utc)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
-Widths = tuple[Annotated[int, Field(gt=0)], ...]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputOptions(Section):
@@ -98,24 +85,11 @@ class Truth(Section):
     key: str
 
 
-class Model(Section):
-    """The composition to train. `name` is looked up in nn/zoo.py."""
-
-    name: str = "mmoe"
-    dim: int = Field(16, gt=0)
-    experts: int = Field(4, gt=0)
-    expert_layers: Widths = (64, 32)
-    bottom_layers: Widths = (64, 32)
-    tower_layers: Widths = (16,)
-    sequences: Literal["mean", "none"] = "mean"
-    dropout: float = Field(0.2, ge=0, lt=1)
-
-
 class Weighting(Section):
     """How the tasks' losses become one. `method` is looked up in training/weighting.py."""
 
     method: str = "manual"
-    lambdas: dict[str, Annotated[float, Field(ge=0)]] = {}
+    lambdas: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class Negatives(Section):
@@ -177,7 +151,7 @@ class ProjectConfig(Section):
     feature_service: str
     examples: str
     split: Split
-    context: dict[str, ContextOptions] = {}
+    context: dict[str, ContextOptions] = Field(default_factory=dict)
     weights: str | None = None
     tasks: dict[Name, Task] = Field(min_length=1)
     user_key: str | None = None

@@ -6,6 +6,7 @@ Fitted on the training rows only; the same object encodes training, scoring and 
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ import polars as pl
 from pydantic import TypeAdapter
 
 from mtl_rank.config import Task
+from mtl_rank.config.model import Dim
 from mtl_rank.data.dense import DenseScaler, Values, as_numbers
 from mtl_rank.data.labels import LabelReader, Labels, Target, encode_labels
 from mtl_rank.data.vocabulary import Family, Hashed, Ids, Lookup, Vocabulary, as_keys
@@ -32,6 +34,7 @@ MISSING_SUFFIX = "#missing"
 _SCALER = TypeAdapter(DenseScaler)
 _TARGETS = TypeAdapter(tuple[Target, ...])
 _HASHED = TypeAdapter(Hashed)
+_DIM: TypeAdapter[Dim] = TypeAdapter(Dim)
 _FAMILY: TypeAdapter[Family] = TypeAdapter(Family)
 
 
@@ -60,7 +63,7 @@ class FeatureEncoder:
     lookups: Mapping[str, Lookup]
     scalers: Mapping[str, DenseScaler]
     targets: tuple[Target, ...]
-    default_dim: int
+    default_dim: Dim
 
     @cached_property
     def layout(self) -> Layout:
@@ -153,7 +156,7 @@ class FeatureEncoder:
                 lookups={name: _load_lookup(folder, raw) for name, raw in document["lookups"].items()},
                 scalers={name: _SCALER.validate_python(raw) for name, raw in document["scalers"].items()},
                 targets=_TARGETS.validate_python(document["targets"]),
-                default_dim=int(document["default_dim"]),
+                default_dim=_DIM.validate_python(document["default_dim"]),
             )
             _check_parts(encoder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -191,16 +194,18 @@ def build_layout(
     schema: FeatureSchema,
     lookups: Mapping[str, Lookup],
     scalers: Mapping[str, DenseScaler],
-    default_dim: int,
+    default_dim: Dim,
 ) -> Layout:
     """Give every input its rows in the embedding table of its width.
 
     Owners come first, in schema order, then the quantile bins of dense inputs.
     """
-    sizes = {name: (lookups[name].size, _dim(schema, name, default_dim)) for name in lookups}
+    sizes = {
+        name: (lookup.size, _dim(schema, name, default_dim, lookup.size)) for name, lookup in lookups.items()
+    }
     for name, scaler in scalers.items():
         if scaler.bin_rows:
-            sizes[name + BIN_SUFFIX] = (scaler.bin_rows, _dim(schema, name, default_dim))
+            sizes[name + BIN_SUFFIX] = (scaler.bin_rows, _dim(schema, name, default_dim, scaler.bin_rows))
     dims = sorted({dim for _, dim in sizes.values()})
     rows = [0] * len(dims)
     ranges: dict[str, IdColumn] = {}
@@ -232,9 +237,37 @@ def build_layout(
     return Layout(tuple(dims), tuple(rows), ids, sequences, (*dense, *indicators))
 
 
-def _dim(schema: FeatureSchema, name: str, default_dim: int) -> int:
+def expected_layout(schema: FeatureSchema, default_dim: Dim) -> Layout:
+    """What is known of the layout before any row is read: names and widths, not the numbers of rows.
+
+    Nor are widths that go by it.
+    """
+    lookups = {
+        owner_of(spec): Hashed("unknown", spec.options.buckets, salt=spec.name)
+        for spec in schema.inputs
+        if spec.role != "dense" and owner_of(spec) == spec.name
+    }
+    scalers = {
+        spec.name: DenseScaler(
+            spec.options.transform, 0.0, 1.0, (), tuple(map(float, range(1, spec.options.bins))), False
+        )
+        for spec in schema.with_role("dense")
+    }
+    return build_layout(schema, lookups, scalers, default_dim)
+
+
+def _dim(schema: FeatureSchema, name: str, default_dim: Dim, rows: int) -> int:
     spec = next(spec for spec in schema.inputs if spec.name == name)
-    return spec.options.dim or default_dim
+    return spec.options.dim or (auto_dim(rows) if default_dim == "auto" else default_dim)
+
+
+def auto_dim(rows: int) -> int:
+    """Width of an embedding of so many rows: 2 rows^(1/4), to the nearest power of two from 4 to 32.
+
+    A rule of thumb: few values need few numbers, and few different widths mean few tables.
+    """
+    exponent = round(math.log2(2 * max(rows, 1) ** 0.25))
+    return int(2 ** min(max(exponent, 2), 5))
 
 
 def _load_lookup(folder: Path, raw: Mapping[str, Any]) -> Lookup:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 
 from mtl_rank.config import Task
+from mtl_rank.config.model import Dim
 from mtl_rank.data.dense import DenseFitter, as_numbers
 from mtl_rank.data.encoder import FeatureEncoder, as_lists, owner_of, require_columns
 from mtl_rank.data.labels import LabelReader, TargetFitter
@@ -14,7 +15,7 @@ from mtl_rank.features.schema import FeatureSchema, Input
 
 
 def fit_encoder(
-    tables: Iterable[pl.DataFrame], schema: FeatureSchema, tasks: Mapping[str, Task], default_dim: int
+    tables: Iterable[pl.DataFrame], schema: FeatureSchema, tasks: Mapping[str, Task], default_dim: Dim
 ) -> FeatureEncoder:
     """Learn vocabularies, scalers and label statistics from streamed training rows.
 

@@ -1,47 +1,100 @@
 """RankingNetwork: the composition that every model of the zoo is.
 
-e = [v_1; ...; v_m; sequence vectors; dense], logit_t = tower_t(trunk_t(e)).
+e = [v_1; ...; v_m; sequence vectors; dense],
+logit_t = w_t . [tower_t(trunk_t(e)); branch vectors] + sum of branch logits_t + b_t.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mtl_rank.nn.embedding import Embedded, Embeddings, padding_mask
+from mtl_rank.nn.branch import Inputs
+from mtl_rank.nn.branches import Branches
+from mtl_rank.nn.embedding import Embedded, Embeddings
+from mtl_rank.nn.fields import IndependentFields, SharedFields
+from mtl_rank.nn.heads import Towers
 from mtl_rank.nn.layout import Batch, Layout
-from mtl_rank.nn.sequences import MeanPooling
+from mtl_rank.nn.sequences import Histories
+from mtl_rank.nn.trunks import Trunk
+
+
+class Outputs(NamedTuple):
+    """logits: (B, T). auxiliary: the sum of the losses of encoders and heads, in training; None = there is none."""
+
+    logits: Tensor
+    auxiliary: Tensor | None
 
 
 class RankingNetwork(nn.Module):
-    """Embeddings, a trunk and one tower per task.
+    """Embeddings, a trunk and one tower per task, with sequence encoders and branches as configured.
 
+    fields: the vectors that branches multiply. stacked: a cross network between e and the trunk.
     Returns logits, never probabilities. Shape: Batch -> (B, T)
     """
 
     def __init__(
-        self, embeddings: Embeddings, pooling: MeanPooling | None, trunk: nn.Module, heads: nn.Module
+        self,
+        embeddings: Embeddings,
+        histories: Histories | None,
+        trunk: Trunk,
+        heads: Towers,
+        branches: Branches | None = None,
+        fields: SharedFields | IndependentFields | None = None,
+        stacked: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.embeddings = embeddings
-        self.pooling = pooling
+        self.histories = histories
         self.trunk = trunk
         self.heads = heads
+        self.branches = branches
+        self.fields = fields
+        self.stacked = stacked
 
     @property
     def layout(self) -> Layout:
         return self.embeddings.layout
 
+    def tables(self) -> list[nn.Parameter]:
+        """Every table with row-sparse gradients: those of the embeddings, then those of branches."""
+        return [
+            parameter
+            for module in self.modules()
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
+            for parameter in module.parameters()
+        ]
+
     def forward(self, batch: Batch) -> Tensor:
-        logits: Tensor = self.heads(self.trunk(self.represent(batch)))
-        return logits
+        return self.outputs(batch).logits
+
+    def outputs(self, batch: Batch) -> Outputs:
+        """The logits, and in training what encoders and heads add to the loss."""
+        inputs, losses = self._inputs(batch)
+        vectors, of_branches = self.branches(inputs) if self.branches is not None else (None, None)
+        e = inputs.e if self.stacked is None else self.stacked(inputs.e)
+        logits: Tensor = self.heads(self.trunk(e), vectors)
+        if of_branches is not None:
+            logits = logits + of_branches
+        if not self.training:
+            return Outputs(logits, None)
+        of_head = self.heads.auxiliary(logits)
+        losses += [] if of_head is None else [of_head]
+        return Outputs(logits, torch.stack(losses).sum() if losses else None)
 
     def represent(self, batch: Batch) -> Tensor:
         """The input vector e: (B, d)."""
+        return self._inputs(batch)[0].e
+
+    def _inputs(self, batch: Batch) -> tuple[Inputs, list[Tensor]]:
+        if self.histories is not None:
+            batch = self.histories.in_line(batch)
         embedded: Embedded = self.embeddings(batch)
-        parts = [vectors.flatten(1) for vectors in embedded.ids]
-        if self.pooling is not None:
-            for i, vectors in enumerate(embedded.sequences):
-                parts.append(self.pooling(vectors, padding_mask(batch, self.layout, i)))
-        return torch.cat([*parts, batch.dense], dim=1)
+        vectors, losses = self.histories(batch, embedded) if self.histories is not None else ([], [])
+        parts = [of_table.flatten(1) for of_table in embedded.ids]
+        e = torch.cat([*parts, *vectors, batch.dense], dim=1)
+        fields = None if self.fields is None else self.fields(batch, embedded, vectors)
+        return Inputs(batch, e, fields), losses
 
 
 def input_width(layout: Layout, with_sequences: bool) -> int:

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -23,6 +23,7 @@ from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.labels import Target
 from mtl_rank.data.sampling import NegativeSampling
 from mtl_rank.errors import ConfigError
+from mtl_rank.nn.embedding import Vectors
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.progress import Reporter
 from mtl_rank.training.callbacks import BestWeights, History
@@ -57,16 +58,20 @@ def fit(
     folder: Path,
     reporter: Reporter,
     precision: Precision | None = None,
+    vectors: Sequence[Vectors] = (),
 ) -> FitResult:
     """Train the configured network; leaves model.safetensors (best epoch) and history.csv in `folder`.
 
     precision: None = as the configuration says; a run that is resumed has to keep its own.
+    vectors: embeddings to start from.
 
     Continues from the newest checkpoint in `folder`, if there is one: same batches, same state, same numbers.
     Raises TrainingInterrupted on Ctrl-C, after a checkpoint was written.
     """
     L.seed_everything(config.fit.seed, verbose=False)
-    network = build_network(config.model, encoder.layout, prior_logits(encoder.targets))
+    network = build_network(config.model, encoder.layout, prior_logits(encoder.targets), config.tasks)
+    for given in vectors:
+        network.embeddings.load(given)
     sampling = _sampling(config, train)
     rows = sampling.rows if sampling else train.rows
     batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(rows)
@@ -101,7 +106,7 @@ def fit(
                 weights_only=True,
             )
     seconds = time.monotonic() - start
-    of_tables = sum(table.numel() for table in network.embeddings.parameters())
+    of_tables = sum(table.numel() for table in network.tables())
     return FitResult(
         epochs=trainer.current_epoch,
         best_epoch=best.best_epoch,

@@ -55,10 +55,12 @@ class RankingModule(L.LightningModule):
         return logits
 
     def training_step(self, batch: Batch) -> Tensor:
-        losses = with_global_value(self.task_losses(self(batch), batch.labels, batch.weights))
+        outputs = self.network.outputs(batch)
+        logits, labels = self.network.heads.objective(outputs.logits, batch.labels)
+        losses = with_global_value(self.task_losses(logits, labels, batch.weights))
         weighted: Weighted = self.weighting(losses)
         self.losses, self.weighted = losses.detach(), weighted
-        return weighted.total
+        return weighted.total if outputs.auxiliary is None else weighted.total + outputs.auxiliary
 
     def validation_step(self, batch: Batch) -> None:
         self._logits.append(self(batch).float().cpu())
@@ -73,7 +75,7 @@ class RankingModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.options
-        tables = list(self.network.embeddings.tables.parameters())
+        tables = self.network.tables()
         of_table = {id(table) for table in tables}
         optimizer = RankingOptimizer(
             dense=[p for p in self.network.parameters() if id(p) not in of_table],

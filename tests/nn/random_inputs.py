@@ -2,6 +2,7 @@
 
 import torch
 
+from mtl_rank.config import Task
 from mtl_rank.nn.layout import Batch, IdColumn, Layout, SequenceColumn
 
 # Two tables: rows 0..4 user, 5..8 city, 9..11 bins in the first; 0..6 item, 7..9 tags in the second.
@@ -17,6 +18,17 @@ LAYOUT = Layout(
     sequences=(
         SequenceColumn("seen", 1, 0, 7, max_len=5, target=3, ordered=True),
         SequenceColumn("tags", 1, 7, 3, max_len=2, target=None, ordered=False),
+    ),
+    dense=("age", "age#missing"),
+)
+# The same columns in one table of one width, as fm and cin multiply them.
+EVEN = Layout(
+    dims=(3,),
+    rows=(22,),
+    ids=(*LAYOUT.ids[:3], IdColumn("item", 0, 12, 7)),
+    sequences=(
+        SequenceColumn("seen", 0, 12, 7, max_len=5, target=3, ordered=True),
+        SequenceColumn("tags", 0, 19, 3, max_len=2, target=None, ordered=False),
     ),
     dense=("age", "age#missing"),
 )
@@ -63,3 +75,10 @@ def rows_of(batch, index):
 def tables_of(network):
     """The embedding tables as tensors, in the order of the layout."""
     return list(network.embeddings.parameters())
+
+
+def tasks_of(count):
+    """A click, a conversion given the click, and further ones on their own; None for a single task."""
+    names = ["click", "conversion", *(f"other{i}" for i in range(count - 2))][:count]
+    tasks = {name: Task(label="y", given="click" if name == "conversion" else None) for name in names}
+    return tasks if count > 1 else None

@@ -5,17 +5,42 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_inputs import LAYOUT, WIDTH, random_batch, randomise, rows_of, tables_of
+from random_inputs import LAYOUT, WIDTH, random_batch, randomise, rows_of, tables_of, tasks_of
 
 from mtl_rank.config import Model
-from mtl_rank.errors import ConfigError
 from mtl_rank.nn.embedding import Embeddings
+from mtl_rank.nn.history import masked_mean
 from mtl_rank.nn.layout import IdColumn, Layout
 from mtl_rank.nn.network import input_width
-from mtl_rank.nn.sequences import MeanPooling
-from mtl_rank.nn.zoo import ZOO, build_network, check_model
+from mtl_rank.nn.zoo import ZOO, build_network, parts_of
 
-MODELS = sorted(ZOO)
+# Every name of the zoo, and compositions of their parts. LAYOUT has two widths: fm and cin have tables of their own.
+OWN_FIELDS = {"fields": {"embeddings": "independent", "dim": 3}}
+ALL_BRANCHES = {**OWN_FIELDS, "branches": ["wide", "fm", "cross", "cross_v2", "cin"], "cin_layers": [3, 2]}
+COMPOSITIONS = {
+    **{name: {"name": name, **OWN_FIELDS} for name in sorted(ZOO)},
+    "ple of three levels": {"name": "ple", "levels": 3},
+    "crosses and low ranks": {
+        "name": "wide_deep",
+        "wide": {"crosses": [["user", "city"]], "buckets": 3},
+        "branches": ["cross_v2"],
+        "cross": {"rank": 2},
+    },
+    "all branches under mmoe": {"name": "mmoe", **ALL_BRANCHES},
+    "all branches under aitm": {"name": "aitm", **ALL_BRANCHES},
+    "stacked mixture under ple": {
+        "name": "ple",
+        "branches": ["cross_v2"],
+        "cross": {"stacked": True, "rank": 2, "experts": 2},
+    },
+}
+COMPOSITIONS |= {
+    "dien under ple with fm": {"name": "ple", "sequences": "dien", "branches": ["fm"], **OWN_FIELDS},
+    "two blocks under mmoe": {"name": "mmoe", "sequences": "bst", "history": {"blocks": 2}},
+}
+MODELS = list(COMPOSITIONS)
+WITHOUT_HISTORY = [name for name in MODELS if parts_of(Model(**COMPOSITIONS[name])).sequences == "mean"]
+NO_BRANCHES = [name for name in ZOO if not parts_of(Model(name=name)).branches]
 TASKS = [1, 5]
 
 
@@ -27,7 +52,8 @@ def network_of(name, tasks=2, layout=LAYOUT, **options):
         "tower_layers": (5,),
         "dropout": 0.0,
     }
-    network = build_network(Model(name=name, **{**sizes, **options}), layout, torch.zeros(tasks))
+    model = Model(**{**COMPOSITIONS[name], **sizes, **options})
+    network = build_network(model, layout, torch.zeros(tasks), tasks_of(tasks))
     return randomise(network).eval()
 
 
@@ -50,7 +76,7 @@ def test_the_input_vector_is_embeddings_then_histories_then_dense(with_sequences
     assert found.shape[1] == input_width(LAYOUT, with_sequences) == WIDTH - (0 if with_sequences else 8)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NO_BRANCHES)
 @pytest.mark.parametrize("tasks", TASKS)
 def test_logits_are_towers_on_the_trunk_on_the_input_vector(name, tasks):
     network = network_of(name, tasks)
@@ -74,7 +100,7 @@ def test_mean_pooling_is_the_mean_of_what_is_there(lengths, extra, seed):
     longest = max(max(lengths), 1) + extra
     embedded = torch.randn(len(lengths), longest, 3, generator=generator)
     mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
-    found = MeanPooling()(embedded, mask)
+    found = masked_mean(embedded, mask)
     for row, length in enumerate(lengths):
         expected = embedded[row, :length].sum(dim=0) / max(length, 1)
         torch.testing.assert_close(found[row], expected, rtol=1e-5, atol=1e-6)
@@ -82,7 +108,7 @@ def test_mean_pooling_is_the_mean_of_what_is_there(lengths, extra, seed):
 
 def test_a_gap_within_a_history_is_padding():
     embedded = torch.tensor([[[1.0], [100.0], [3.0]]])
-    assert MeanPooling()(embedded, torch.tensor([[True, False, True]])).item() == 2.0
+    assert masked_mean(embedded, torch.tensor([[True, False, True]])).item() == 2.0
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -184,7 +210,7 @@ def test_missing_and_unseen_values_start_at_zero_and_others_do_not():
 BIG = Layout((8,), (2002,), (IdColumn("user", 0, 0, 2002),), (), ())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", WITHOUT_HISTORY)
 @pytest.mark.parametrize(
     "layout",
     [
@@ -202,7 +228,7 @@ def test_inputs_of_one_kind_are_enough(name, layout):
         tuple(column.__class__(**{**column.__dict__, "table": 0}) for column in layout.sequences),
         layout.dense,
     )
-    network = network_of(name, layout=layout)
+    network = network_of(name, layout=layout, wide={})
     logits = network(random_batch(6, layout=layout))
     assert logits.shape == (6, 2)
     logits.sum().backward()
@@ -211,12 +237,17 @@ def test_inputs_of_one_kind_are_enough(name, layout):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_mixed_precision_gives_whole_logits(name):
-    network = network_of(name)
+    """Of a network as it is trained, with embeddings grown to a usual size."""
+    torch.manual_seed(0)
+    network = build_network(Model(**COMPOSITIONS[name]), LAYOUT, torch.zeros(2), tasks_of(2)).eval()
+    with torch.no_grad():
+        for table in network.tables():
+            table.normal_(std=0.3)
     batch = random_batch(50)
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(batch)
     assert logits.dtype == torch.float32
-    torch.testing.assert_close(logits, network(batch), rtol=0.05, atol=0.1)
+    torch.testing.assert_close(logits, network(batch), rtol=2e-2, atol=2e-2)
 
 
 def test_equal_seeds_give_equal_networks():
@@ -227,11 +258,3 @@ def test_equal_seeds_give_equal_networks():
     first, second, other = build(1), build(1), build(2)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
-
-
-def test_the_zoo_says_what_it_does_not_have():
-    with pytest.raises(ConfigError, match=r"model\.name: there is no model 'mmoee'; did you mean 'mmoe'\?"):
-        check_model(Model(name="mmoee"))
-    for key in ("expert_layers", "bottom_layers"):
-        with pytest.raises(ConfigError, match=rf"model\.{key}: needs at least one width"):
-            check_model(Model(**{key: ()}))

@@ -1,0 +1,86 @@
+"""Behaviour sequence transformer: history and candidate look at each other (Chen et al. 2019)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtl_rank.nn.history import Encoded, History
+
+
+class BST(nn.Module):
+    """Transformer blocks over [candidate; history]; the candidate's output joins e.
+
+    Positions count back from the candidate: 0 is the candidate, 1 the most recent behaviour.
+
+    NOTE[DIFF] index positions, where the paper has time gaps: a history comes without times. Their vectors are
+    added to the embeddings, not put beside them, so that the width stays.
+
+    Shape: History without gaps -> (B, dim)
+    """
+
+    def __init__(self, dim: int, longest: int, blocks: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.empty(longest + 1, dim).normal_(std=0.01))
+        self.blocks = nn.ModuleList(TransformerBlock(dim, heads, dropout) for _ in range(blocks - 1))
+        self.last = TransformerBlock(dim, heads, dropout)
+
+    def forward(self, history: History) -> Encoded:
+        x, mask = self._tokens(history)
+        # Only the candidate's output is read: of the last block only its row is computed.
+        return Encoded(self.last(x[:, :1], x, mask).squeeze(1))
+
+    def attention(self, history: History) -> Tensor:
+        """(B, L) how much the candidate looks at each position in the last block, mean of the heads."""
+        x, mask = self._tokens(history)
+        weights = self.last.attention(x[:, :1], x, mask)[0]
+        return weights.mean(dim=1).squeeze(1)[:, 1:]
+
+    def _tokens(self, history: History) -> tuple[Tensor, Tensor]:
+        """What the last block reads, the candidate first: (B, 1 + L, dim), and (B, 1 + L) what is there."""
+        assert history.target is not None
+        count = history.mask.sum(dim=1, keepdim=True)
+        back = count - torch.arange(history.mask.shape[1], device=count.device)
+        positions = F.pad(back.clamp(0, len(self.positions) - 1), (1, 0))
+        tokens = torch.cat([history.target.unsqueeze(1), history.keys], dim=1)
+        x, mask = tokens + F.embedding(positions, self.positions), F.pad(history.mask, (1, 0), value=True)
+        for block in self.blocks:
+            x = block(x, x, mask)
+        return x, mask
+
+
+class TransformerBlock(nn.Module):
+    """S' = LN(x + MH(x)), F = LN(S' + W_2 LeakyReLU(W_1 S')) (eq. 2-6), dropout on what is added.
+
+    Shape: queries (B, Q, dim), tokens (B, N, dim), mask (B, N) -> (B, Q, dim)
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.joined = nn.Linear(dim, dim)
+        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
+        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.LeakyReLU(), nn.Linear(4 * dim, dim))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        weights, values = self.attention(queries, tokens, mask)
+        looked_at = (weights @ values).transpose(1, 2).flatten(2)
+        x = self.norms[0](queries + self.dropout(self.joined(looked_at)))
+        out: Tensor = self.norms[1](x + self.dropout(self.feed_forward(x)))
+        return out
+
+    def attention(self, queries: Tensor, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """softmax(Q K^T / sqrt(width of a head)) (B, heads, Q, N) and V (B, heads, N, width of a head)."""
+        q, k, v = (
+            projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for projected in (self.query(queries), self.key(tokens), self.value(tokens))
+        )
+        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])
+        hidden = ~mask[:, None, None, :]
+        weights = torch.softmax(scores.masked_fill(hidden, torch.finfo(scores.dtype).min), dim=3)
+        return weights.to(v.dtype), v

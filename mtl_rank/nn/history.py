@@ -1,0 +1,49 @@
+"""What a sequence encoder reads and gives."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class History(NamedTuple):
+    """One sequence input of a batch.
+
+    keys: (B, L, dim) its embeddings. ids: (B, L). mask: (B, L), True where there is an id.
+    target: (B, dim), the embedding of the id column whose rows it shares; None without one.
+    """
+
+    keys: Tensor
+    ids: Tensor
+    mask: Tensor
+    target: Tensor | None
+
+
+class Encoded(NamedTuple):
+    """vector: (B, dim). auxiliary: a loss of the encoder's own, in training; None = there is none."""
+
+    vector: Tensor
+    auxiliary: Tensor | None = None
+
+
+class MeanPooling(nn.Module):
+    """The mean of the embeddings that are not padding; zero for an empty history.
+
+    Shape: History -> (B, dim)
+    """
+
+    def forward(self, history: History) -> Encoded:
+        return Encoded(masked_mean(history.keys, history.mask))
+
+
+def masked_mean(embedded: Tensor, mask: Tensor) -> Tensor:
+    """(B, L, dim), (B, L) -> (B, dim): the mean of what is there, zero where nothing is."""
+    weights = mask.to(embedded.dtype)
+    total = (weights.unsqueeze(1) @ embedded).squeeze(1)
+    return total / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def without_gaps(ids: Tensor, pad_id: int) -> Tensor:
+    """(B, L) -> (B, L): the ids in their order with the padding behind them."""
+    order = torch.sort((ids == pad_id).to(torch.uint8), dim=1, stable=True).indices
+    return ids.gather(1, order)

@@ -1,0 +1,62 @@
+"""Products of field vectors: factorisation machine and compressed interaction network."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mtl_rank.nn.branch import Branch, BranchOutput, Inputs
+
+
+class FM(Branch):
+    """Second-order interactions of all pairs of fields (Guo et al. 2017, eq. 1; the sum over pairs is Rendle's):
+
+    sum_{i<j} <v_i, v_j> x_i x_j = sum over dim of 1/2 [(sum_i x_i v_i)^2 - sum_i (x_i v_i)^2].
+
+    NOTE[DIFF] with several tasks each weighs the dim interactions by a vector of its own, which starts at ones:
+    a scalar of its own is all that the paper's one task needs, and several tasks cannot share it.
+
+    Shape: Inputs -> logits (B, T)
+    """
+
+    def __init__(self, tasks: int, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim, tasks)) if tasks > 1 else None
+
+    def forward(self, inputs: Inputs) -> BranchOutput:
+        fields = inputs.fields
+        assert fields is not None
+        total = fields.sum(dim=1)
+        pairs = 0.5 * (total * total - (fields * fields).sum(dim=1))
+        return BranchOutput(
+            logits=pairs.sum(dim=1, keepdim=True) if self.weight is None else pairs @ self.weight
+        )
+
+
+class CIN(Branch):
+    """Compressed interaction network of xDeepFM (Lian et al. 2018, eq. 6-8):
+
+    X^k_h = sum_ij W^{k,h}_ij (X^{k-1}_i * X^0_j), and of each feature map the sum over dim: p^k_h.
+
+    Shape: Inputs, fields (B, m, dim) -> vector (B, sum of the layers)
+    """
+
+    def __init__(self, fields: int, layers: Sequence[int]) -> None:
+        super().__init__()
+        self.width = sum(layers)
+        self.weights = nn.ParameterList()
+        for maps_before, maps in zip([fields, *layers], layers, strict=False):
+            bound = 1 / math.sqrt(maps_before * fields)
+            self.weights.append(torch.empty(maps, maps_before * fields).uniform_(-bound, bound))
+
+    def forward(self, inputs: Inputs) -> BranchOutput:
+        assert inputs.fields is not None
+        # (B, dim, m): the maps last, so that each layer is one product.
+        x0 = inputs.fields.transpose(1, 2)
+        x, pooled = x0, []
+        for weight in self.weights:
+            x = F.linear((x.unsqueeze(3) * x0.unsqueeze(2)).flatten(2), weight)
+            pooled.append(x.sum(dim=1, dtype=torch.float32))
+        return BranchOutput(vector=torch.cat(pooled, dim=1))
