@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_rank.config import Task
+from mtl_rank.data.encoded import take
 from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.fitting import fit_encoder
 from mtl_rank.errors import DataError, RunError
@@ -64,9 +65,7 @@ def test_one_pass_equals_row_by_row(training, serving):
     encoder, serving = fit(random_table(training)), random_table(serving)
     whole = encoder.encode(serving)
     for i in range(serving.height):
-        one = encoder.encode(serving[i])
-        rows = (whole.ids[i : i + 1], whole.dense[i : i + 1], tuple(s[i : i + 1] for s in whole.sequences))
-        assert_same_rows(one, (*rows, whole.labels[i : i + 1]))
+        assert_same_rows(encoder.encode(serving[i]), take(whole, slice(i, i + 1)))
 
 
 @given(SEEDS, SEEDS)
