@@ -12,7 +12,7 @@ import torch
 from mtl_rank.datasets.projects import create_project
 from mtl_rank.datasets.shop import simulate_shop
 from mtl_rank.progress import Silent
-from mtl_rank.training.precision import choose_precision
+from mtl_rank.training.precision import cpu_has_bf16
 from train import processes, workload
 from train.processes import say
 
@@ -81,7 +81,7 @@ class Results:
 
 def run_suite(folder: Path, sizes: Sizes, with_peers: bool) -> Results:
     """Measure everything. folder: an empty place for the generated data, 3 GB at full size."""
-    has_bf16 = choose_precision("auto", "cpu").name == "bf16"
+    has_bf16 = cpu_has_bf16()
     loops = [OURS, BARE, *([OURS_BF16, BARE_BF16] if has_bf16 else [])]
     loops += [RECHUB, DEEPCTR] if with_peers else []
     results = Results(loops, has_bf16)

@@ -55,6 +55,11 @@ def choose_precision(wanted: Literal["auto", "fp32", "bf16"], accelerator: str) 
     return _remembered(_cache_file(), _probe)
 
 
+def cpu_has_bf16() -> bool:
+    """Whether the processor has instructions for bf16; without them autocast is correct and slow."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 @contextmanager
 def matmul_precision(precision: Precision) -> Iterator[None]:
     """Products of fp32 matrices are taken as `precision` says, within."""
@@ -87,7 +92,7 @@ def _probe() -> Precision:
         "fp32": (Precision("fp32"), nullcontext()),
         "fp32 medium": (Precision("fp32", "medium"), nullcontext()),
     }
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    if cpu_has_bf16():
         ways["bf16"] = (Precision("bf16"), torch.autocast("cpu", torch.bfloat16))
     seconds = dict.fromkeys(ways, float("inf"))
     errors: dict[str, float] = {}

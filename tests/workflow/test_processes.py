@@ -15,7 +15,12 @@ OPTIONS = ["--tasks=ctr,cvr", "--weighting=uncertainty", "--set=model.dropout=0"
 
 
 def train(project: Path, devices: int) -> dict[str, torch.Tensor]:
-    options = [*OPTIONS, f"--set=fit.devices={devices}", "--set=fit.accelerator=cpu", "--set=fit.precision=fp32"]
+    options = [
+        *OPTIONS,
+        f"--set=fit.devices={devices}",
+        "--set=fit.accelerator=cpu",
+        "--set=fit.precision=fp32",
+    ]
     # The installed command: the first process starts the others by it.
     script = Path(sys.executable).with_name("mtlrank")
     done = subprocess.run(
@@ -38,5 +43,5 @@ def test_two_processes_train_what_one_trains(project: Path) -> None:
 
 @pytest.mark.parametrize("devices", [0, -1])
 def test_no_processes_are_refused(project: Path, devices: int) -> None:
-    with pytest.raises(AssertionError, match="fit.devices"):
+    with pytest.raises(AssertionError, match=r"fit\.devices"):
         train(project, devices)

@@ -39,7 +39,7 @@ def undisturbed(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     return folder, seconds
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (3, 4, 5))])
 def test_a_run_killed_ten_times_equals_one_never_killed(
     project: Path, undisturbed: tuple[Path, float], seed: int
 ) -> None:
