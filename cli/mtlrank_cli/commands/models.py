@@ -57,9 +57,11 @@ def command(
 def _list(as_json: bool) -> None:
     from mtl_rank.nn.branches import BRANCHES
     from mtl_rank.nn.heads import HEADS
+    from mtl_rank.nn.plugins import load_plugins
     from mtl_rank.nn.sequences import NO_SEQUENCES, SEQUENCES
     from mtl_rank.nn.zoo import ZOO
 
+    load_plugins()
     if as_json:
         print_json({name: asdict(entry) for name, entry in ZOO.items()})
         return
