@@ -64,15 +64,18 @@ class Predictor:
 
         Raises DataError for a table that the encoder cannot read.
         """
-        rows = self.encoder.encode(table, with_labels=False)
-        logits = (
-            np.concatenate([*self._logits(rows)]) if table.height else np.empty((0, len(self.config.tasks)))
-        )
+        logits = self.logits(self.encoder.encode(table, with_labels=False))
         values = decode_outputs(logits, self.encoder.targets)
         found = {name: values[:, i] for i, name in enumerate(self.config.tasks)}
         for product, chain in self.config.products().items():
             found[product] = np.prod([found[name] for name in chain], axis=0)
         return found
+
+    def logits(self, rows: EncodedRows) -> Doubles:
+        """The network's outputs for encoded rows, float64 (N, T)."""
+        return (
+            np.concatenate([*self._logits(rows)]) if len(rows.ids) else np.empty((0, len(self.config.tasks)))
+        )
 
     @torch.inference_mode()
     def _logits(self, rows: EncodedRows) -> Iterator[Doubles]:

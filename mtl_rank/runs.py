@@ -6,7 +6,7 @@ import os
 import platform
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,11 +79,11 @@ class Run:
         """metrics.json; empty before the first evaluation."""
         return self._read_json("metrics.json") if (self.folder / "metrics.json").exists() else {}
 
-    def config(self) -> ProjectConfig:
-        """The complete configuration that the run was trained with."""
+    def config(self, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
+        """The complete configuration that the run was trained with; `settings` override dotted keys of it."""
         path = self.folder / "config.yaml"
         try:
-            return parse_config(path.read_text(encoding="utf-8"), str(path))
+            return parse_config(path.read_text(encoding="utf-8"), str(path), settings)
         except OSError as error:
             raise RunError(f"run {self.id}: {path} cannot be read: {error.strerror}") from None
 

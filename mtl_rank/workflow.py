@@ -1,4 +1,4 @@
-"""train, evaluate, score: what the Python API and the command line call."""
+"""train, evaluate, inspect, score: what the Python API and the command line call."""
 
 import os
 import shutil
@@ -11,17 +11,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mtl_rank.config import ProjectConfig, load_config
+import torch
+
+from mtl_rank.config import CONFIG_NAME, ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
-from mtl_rank.data.encoder import expected_layout
+from mtl_rank.data.encoder import FeatureEncoder, expected_layout
 from mtl_rank.data.pretrained import check_pretrained, read_pretrained
 from mtl_rank.errors import ConfigError, RunError, is_full_disk
 from mtl_rank.evaluation.evaluate import EmptyWindow, Evaluation, Window, split_window
 from mtl_rank.evaluation.evaluate import evaluate as evaluate_rows
+from mtl_rank.evaluation.inspect import Inspection
+from mtl_rank.evaluation.inspect import inspect as inspect_rows
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
 from mtl_rank.features.repository import FeatureRepository, open_repository
 from mtl_rank.features.schema import FeatureSchema
-from mtl_rank.nn.zoo import check_model
+from mtl_rank.nn.summary import NetworkSummary, summarise
+from mtl_rank.nn.zoo import build_network, check_model
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter, Silent
 from mtl_rank.runs import (
@@ -196,6 +201,56 @@ def evaluate(
         )
     found.write_metrics({**found.metrics(), result.window: result.as_dict()})
     return result
+
+
+def inspect(
+    project: Path | str,
+    run: str | None = None,
+    split: str = "valid",
+    examples: str | None = None,
+    rows: int = 20_000,
+    shown: int = 3,
+    reporter: Reporter | None = None,
+) -> Inspection:
+    """Look inside a finished run: use of experts, importance of inputs, attention over histories.
+
+    rows: at most so many of the split, drawn evenly. shown: of how many of them the attention is told.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    found = find_run(project, run)
+    predictor = Predictor.load(found)
+    config = predictor.config
+    window = split_window(config, split) if examples is None else Window("examples")
+    with tempfile.TemporaryDirectory(dir=found.folder) as folder:
+        return inspect_rows(
+            predictor,
+            _repository(project, config),
+            project,
+            examples or config.examples,
+            window,
+            Path(folder),
+            reporter,
+            rows,
+            shown,
+        )
+
+
+def describe_model(
+    project: Path | str, name: str, like: str | None = None, settings: Mapping[str, Any] | None = None
+) -> NetworkSummary:
+    """The layers, parameters and operations that a model of the zoo would have on the inputs and tasks of a run.
+
+    like: a run of the project, or the folder of another project, whose latest run is taken; None = the latest.
+    settings: dotted configuration keys to override.
+    Raises ConfigError when the model does not fit them.
+    """
+    project = Path(project)
+    if like is not None and (Path(like) / CONFIG_NAME).is_file():
+        project, like = Path(like), None
+    found = find_run(project, like)
+    config = found.config({"model.name": name, **(settings or {})})
+    layout = FeatureEncoder.load(found.encoder_folder).layout
+    return summarise(build_network(config.model, layout, torch.zeros(len(config.tasks)), config.tasks))
 
 
 def score(

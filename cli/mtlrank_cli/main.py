@@ -7,7 +7,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from mtl_rank.errors import MtlRankError
-from mtlrank_cli.commands import cache, evaluate, features, init, jobs, runs, score, simulate, train
+from mtlrank_cli.commands import (
+    cache,
+    evaluate,
+    features,
+    init,
+    inspect,
+    jobs,
+    models,
+    runs,
+    score,
+    simulate,
+    train,
+)
 
 INTERRUPTED = 130
 
@@ -35,7 +47,7 @@ def options(
     context.obj = project
 
 
-for module in (init, simulate, features, train, evaluate, score, jobs, runs, cache):
+for module in (init, simulate, features, models, train, evaluate, inspect, score, jobs, runs, cache):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
 
 

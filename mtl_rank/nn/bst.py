@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_rank.nn.history import Encoded, History
+from mtl_rank.nn.history import Encoded, History, HistoryEncoder
 
 
-class BST(nn.Module):
+class BST(HistoryEncoder):
     """Transformer blocks over [candidate; history]; the candidate's output joins e.
 
     Positions count back from the candidate: 0 is the candidate, 1 the most recent behaviour.

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_rank.nn.history import Encoded, History
+from mtl_rank.nn.history import Encoded, History, HistoryEncoder
 
 
-class DIEN(nn.Module):
+class DIEN(HistoryEncoder):
     """h = GRU(history); a = softmax of h_t W q over what is there (eq. 9); the last state of AUGRU(h, a) (eq. 11).
 
     In training the auxiliary loss holds each h_t near the next behaviour and away from another one (eq. 7).

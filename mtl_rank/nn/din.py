@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mtl_rank.nn.dice import Dice
-from mtl_rank.nn.history import Encoded, History
+from mtl_rank.nn.history import Encoded, History, HistoryEncoder
 
 
-class DIN(nn.Module):
+class DIN(HistoryEncoder):
     """interest = sum_j a(v_j, q) v_j over what is there, q the candidate (eq. 3). The weights are no softmax: their
     sum says how strong the interest is.
 

@@ -214,7 +214,8 @@ def _chain(relations: Relations, task: int) -> list[int]:
 
 Head = Callable[[int, Model, Tensor, Relations, int], Towers]
 
-HEADS: Mapping[str, Head] = {
+# (width of the trunk's vectors, options, prior, relations, length of the branch vectors) -> head
+HEADS: dict[str, Head] = {
     "towers": lambda width, m, prior, _, branches: Towers(
         width, m.tower_layers, prior, LayerOptions.of(m), branches
     ),

@@ -26,7 +26,19 @@ class Encoded(NamedTuple):
     auxiliary: Tensor | None = None
 
 
-class MeanPooling(nn.Module):
+class HistoryEncoder(nn.Module):
+    """A sequence encoder.
+
+    Shape: History -> Encoded
+    """
+
+    def attention(self, history: History) -> Tensor | None:
+        """(B, L) the weight of each position, 0 where there is none; None when it does not attend."""
+        del history
+        return None
+
+
+class MeanPooling(HistoryEncoder):
     """The mean of the embeddings that are not padding; zero for an empty history.
 
     Shape: History -> (B, dim)
@@ -41,6 +53,12 @@ def masked_mean(embedded: Tensor, mask: Tensor) -> Tensor:
     weights = mask.to(embedded.dtype)
     total = (weights.unsqueeze(1) @ embedded).squeeze(1)
     return total / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def in_front(values: Tensor, mask: Tensor) -> Tensor:
+    """(B, L), (B, L) -> (B, L): the values where the mask is True in their order, zeros behind them."""
+    order = torch.sort((~mask).to(torch.uint8), dim=1, stable=True).indices
+    return (values * mask).gather(1, order)
 
 
 def without_gaps(ids: Tensor, pad_id: int) -> Tensor:

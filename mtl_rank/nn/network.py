@@ -72,8 +72,7 @@ class RankingNetwork(nn.Module):
         """The logits, and in training what encoders and heads add to the loss."""
         inputs, losses = self._inputs(batch)
         vectors, of_branches = self.branches(inputs) if self.branches is not None else (None, None)
-        e = inputs.e if self.stacked is None else self.stacked(inputs.e)
-        logits: Tensor = self.heads(self.trunk(e), vectors)
+        logits: Tensor = self.heads(self.trunk(self._trunk_input(inputs.e)), vectors)
         if of_branches is not None:
             logits = logits + of_branches
         if not self.training:
@@ -85,6 +84,24 @@ class RankingNetwork(nn.Module):
     def represent(self, batch: Batch) -> Tensor:
         """The input vector e: (B, d)."""
         return self._inputs(batch)[0].e
+
+    def gates(self, batch: Batch) -> list[Tensor]:
+        """The weights that each task gives to its experts, per level (B, T, experts); none without gates."""
+        return self.trunk.gates(self._trunk_input(self.represent(batch)))
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """By name of the sequence, where the encoder attends: (B, L) the weight of each behaviour.
+
+        Weights are in the order of the behaviours that are there, zeros behind them.
+        """
+        if self.histories is None:
+            return {}
+        batch = self.histories.in_line(batch)
+        return self.histories.attention(batch, self.embeddings(batch))
+
+    def _trunk_input(self, e: Tensor) -> Tensor:
+        crossed: Tensor = e if self.stacked is None else self.stacked(e)
+        return crossed
 
     def _inputs(self, batch: Batch) -> tuple[Inputs, list[Tensor]]:
         if self.histories is not None:

@@ -10,7 +10,7 @@ from mtl_rank.nn.bst import BST
 from mtl_rank.nn.dien import DIEN
 from mtl_rank.nn.din import DIN
 from mtl_rank.nn.embedding import Embedded
-from mtl_rank.nn.history import History, MeanPooling, without_gaps
+from mtl_rank.nn.history import History, HistoryEncoder, MeanPooling, in_front, without_gaps
 from mtl_rank.nn.layout import Batch, Layout, SequenceColumn
 
 
@@ -23,7 +23,7 @@ class SequenceEncoder:
     """
 
     summary: str
-    build: Callable[[int, int, Model], nn.Module]
+    build: Callable[[int, int, Model], HistoryEncoder]
     needs_target: bool = False
     needs_order: bool = False
 
@@ -93,6 +93,18 @@ class Histories(nn.Module):
         return [one.vector for one in encoded], [
             one.auxiliary for one in encoded if one.auxiliary is not None
         ]
+
+    def attention(self, batch: Batch, embedded: Embedded) -> dict[str, Tensor]:
+        """By name of the sequence, where its encoder attends: (B, L) weights, those of what is there in front."""
+        found = {}
+        for column, encoder, history in zip(
+            self.layout.sequences, self.encoders, self.histories(batch, embedded), strict=True
+        ):
+            assert isinstance(encoder, HistoryEncoder)
+            weights = encoder.attention(history)
+            if weights is not None:
+                found[column.name] = in_front(weights.float(), history.mask)
+        return found
 
     def histories(self, batch: Batch, embedded: Embedded) -> Sequence[History]:
         """What each encoder reads."""

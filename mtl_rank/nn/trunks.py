@@ -1,6 +1,6 @@
 """Trunks: from the input vector e to one vector per task. Shape of each: (B, d) -> (B, T, width)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -205,7 +205,8 @@ class ExtractionLevel(nn.Module):
         return self.networks(torch.cat(inputs, dim=1)), logits
 
 
-TRUNKS: Mapping[str, Callable[[int, int, Model], Trunk]] = {
+# (input width, number of tasks, options) -> trunk
+TRUNKS: dict[str, Callable[[int, int, Model], Trunk]] = {
     "dnn": lambda d, tasks, m: Separate(d, tasks, m.bottom_layers, LayerOptions.of(m)),
     "shared_bottom": lambda d, tasks, m: SharedBottom(d, tasks, m.bottom_layers, LayerOptions.of(m)),
     "omoe": lambda d, tasks, m: MMoE(d, tasks, m.experts, m.expert_layers, LayerOptions.of(m), one_gate=True),

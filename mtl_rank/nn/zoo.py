@@ -15,6 +15,7 @@ from mtl_rank.nn.heads import HEADS, Relations
 from mtl_rank.nn.init import initialise
 from mtl_rank.nn.layout import Layout
 from mtl_rank.nn.network import RankingNetwork, input_width
+from mtl_rank.nn.plugins import load_plugins
 from mtl_rank.nn.sequences import NO_SEQUENCES, SEQUENCES, Histories
 from mtl_rank.nn.trunks import TRUNKS
 
@@ -94,6 +95,7 @@ ZOO = {
 
 def parts_of(model: Model) -> Parts:
     """The composition that a configuration asks for. Raises ConfigError for a name that is not in the zoo."""
+    load_plugins()
     if model.name not in ZOO:
         raise ConfigError(f"model.name: there is no model {model.name!r}; {did_you_mean(model.name, ZOO)}")
     entry = ZOO[model.name]

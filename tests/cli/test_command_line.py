@@ -13,7 +13,19 @@ from harness import mtlrank, set_keys
 
 from mtl_rank.runs import list_runs
 
-COMMANDS = ["init", "simulate", "features", "train", "evaluate", "score", "jobs", "runs", "cache"]
+COMMANDS = [
+    "init",
+    "simulate",
+    "features",
+    "models",
+    "train",
+    "evaluate",
+    "inspect",
+    "score",
+    "jobs",
+    "runs",
+    "cache",
+]
 ASK_FOR_HELP = """
 import contextlib, io, json, sys
 from mtlrank_cli.main import main

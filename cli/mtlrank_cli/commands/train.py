@@ -19,7 +19,7 @@ def command(
     tasks: Annotated[
         str | None, typer.Option(help="Comma-separated tasks. Default: all of mtlrank.yaml.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="dnn, shared_bottom or mmoe.")] = None,
+    model: Annotated[str | None, typer.Option(help="A name of `mtlrank models`.")] = None,
     weighting: Annotated[str | None, typer.Option(help="manual, loss_scale or uncertainty.")] = None,
     lambdas: Annotated[
         list[str] | None, typer.Option("--lambda", help="task=factor; repeat per task.")
