@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_rank.nn.history import Encoded, History, HistoryEncoder
+from mtl_rank.nn.layers import Linear
 
 
 class BST(HistoryEncoder):
@@ -59,12 +60,12 @@ class TransformerBlock(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
-        self.joined = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim)
+        self.key = Linear(dim, dim)
+        self.value = Linear(dim, dim)
+        self.joined = Linear(dim, dim)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
-        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.LeakyReLU(), nn.Linear(4 * dim, dim))
+        self.feed_forward = nn.Sequential(Linear(dim, 4 * dim), nn.LeakyReLU(), Linear(4 * dim, dim))
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, queries: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:

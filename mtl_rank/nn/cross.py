@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_rank.config.model import CrossOptions
+from mtl_rank.nn.layers import Linear
 
 
 class Cross(nn.Module):
@@ -22,7 +23,7 @@ class Cross(nn.Module):
     def forward(self, x0: Tensor) -> Tensor:
         x = x0
         for weight, bias in zip(self.weight.unbind(), self.bias.unbind(), strict=True):
-            x = x0 * (x @ weight).unsqueeze(1) + bias + x
+            x = x0 * (x * weight).sum(dim=1, keepdim=True) + bias + x
         return x
 
 
@@ -75,10 +76,10 @@ class _MixtureLayer(nn.Module):
         super().__init__()
         self.split = [experts * rank, experts]
         # V of all experts and the gate in one product; the gate alone has a bias.
-        self.v = nn.Linear(width, sum(self.split), bias=False)
+        self.v = Linear(width, sum(self.split), bias=False)
         self.gate_bias = nn.Parameter(torch.zeros(experts))
         self.c = nn.Parameter(_uniform(rank, (experts, rank, rank)))
-        self.u = nn.Linear(experts * rank, width)
+        self.u = Linear(experts * rank, width)
 
     def forward(self, x: Tensor) -> Tensor:
         inner, gate_logits = torch.split(self.v(x), self.split, dim=1)
@@ -98,8 +99,8 @@ def cross_v2(width: int, options: CrossOptions) -> nn.Module:
 
 def _matrix(width: int, rank: int | None) -> nn.Module:
     if rank is None:
-        return nn.Linear(width, width)
-    return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width))
+        return Linear(width, width)
+    return nn.Sequential(Linear(width, rank, bias=False), Linear(rank, width))
 
 
 def _uniform(n_in: int, shape: tuple[int, ...]) -> Tensor:

@@ -26,7 +26,11 @@ class Dice(nn.Module):
 
     def forward(self, s: Tensor, mask: Tensor | None = None) -> Tensor:
         values = s.float()
-        mean, variance = self._moments(values, mask) if self.training else (self.mean, self.variance)
+        if self.training:
+            with torch.autocast(s.device.type, enabled=False):
+                mean, variance = self._moments(values, mask)
+        else:
+            mean, variance = self.mean, self.variance
         p = torch.sigmoid((values - mean) * torch.rsqrt(variance + self.EPS))
         return (values * (self.alpha + p * (1 - self.alpha))).to(s.dtype)
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_rank.nn.history import Encoded, History, HistoryEncoder
+from mtl_rank.nn.layers import Linear
 
 
 class DIEN(HistoryEncoder):
@@ -19,7 +20,7 @@ class DIEN(HistoryEncoder):
     def __init__(self, dim: int, auxiliary: float) -> None:
         super().__init__()
         self.extractor = nn.GRU(dim, dim, batch_first=True)
-        self.match = nn.Linear(dim, dim, bias=False)
+        self.match = Linear(dim, dim, bias=False)
         self.evolution = AUGRU(dim)
         self.auxiliary = auxiliary
 
@@ -79,8 +80,8 @@ class AUGRU(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
-        self.of_input = nn.Linear(dim, 3 * dim)
-        self.of_state = nn.Linear(dim, 3 * dim, bias=False)
+        self.of_input = Linear(dim, 3 * dim)
+        self.of_state = Linear(dim, 3 * dim, bias=False)
 
     def forward(self, x: Tensor, attention: Tensor) -> Tensor:
         gates, candidates = self.of_input(x).split([2 * self.dim, self.dim], dim=2)

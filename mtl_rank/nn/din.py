@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mtl_rank.nn.dice import Dice
 from mtl_rank.nn.history import Encoded, History, HistoryEncoder
+from mtl_rank.nn.layers import Linear, linear
 
 
 class DIN(HistoryEncoder):
@@ -48,16 +49,16 @@ class AttentionUnit(nn.Module):
         bound = 1 / math.sqrt(4 * dim)
         self.weight = nn.Parameter(torch.empty(first, 4 * dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(first).uniform_(-bound, bound))
-        self.rest = nn.ModuleList(nn.Linear(n_in, n_out) for n_in, n_out in pairwise(layers))
+        self.rest = nn.ModuleList(Linear(n_in, n_out) for n_in, n_out in pairwise(layers))
         self.activations = nn.ModuleList(Dice(width) for width in layers)
-        self.output = nn.Linear(layers[-1], 1)
+        self.output = Linear(layers[-1], 1)
 
     def forward(self, keys: Tensor, query: Tensor, mask: Tensor) -> Tensor:
         of_key, of_query, of_difference, of_product = self.weight.chunk(4, dim=1)
         of_positions = torch.cat([of_key - of_difference, of_product], dim=1)
         both = torch.cat([keys, keys * query.unsqueeze(1)], dim=2)
-        by_row = query @ (of_query + of_difference).T + self.bias
-        hidden = both @ of_positions.T + by_row.unsqueeze(1)
+        by_row = linear(query, of_query + of_difference, self.bias)
+        hidden = linear(both, of_positions) + by_row.unsqueeze(1)
         for layer, activation in zip(self.rest, self.activations, strict=False):
             hidden = layer(activation(hidden, mask))
         weights: Tensor = self.output(self.activations[-1](hidden, mask))

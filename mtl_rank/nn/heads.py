@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_rank.config import Model, Task
-from mtl_rank.nn.layers import GroupedLinear, LayerOptions, hidden_layers
+from mtl_rank.nn.layers import GroupedLinear, LayerOptions, Linear, PerTask, hidden_layers
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Towers(nn.Module):
         widths = [width, *layers]
         self.hidden = hidden_layers(len(prior), widths, options)
         self.output = GroupedLinear(len(prior), widths[-1], 1)
-        self.of_branches = nn.Linear(of_branches, len(prior), bias=False) if of_branches else None
+        self.of_branches = PerTask(of_branches, len(prior)) if of_branches else None
         self.start_at(prior)
         if self.of_branches is not None:
             # One output of both lengths together: it starts as one matrix would.
@@ -176,9 +176,9 @@ class InformationTransfer(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.value = nn.Linear(width, width, bias=False)
-        self.query = nn.Linear(width, width, bias=False)
-        self.key = nn.Linear(width, width, bias=False)
+        self.value = Linear(width, width, bias=False)
+        self.query = Linear(width, width, bias=False)
+        self.key = Linear(width, width, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         scores = (self.query(tokens) * self.key(tokens)).sum(dim=2) / math.sqrt(tokens.shape[2])

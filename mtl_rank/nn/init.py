@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mtl_rank.nn.layers import GroupedLinear, StackedLinear
+from mtl_rank.nn.layers import GroupedLinear, PerTask, StackedLinear
 
 # (n_out, n_in), in place. `default` is torch's own: uniform, bound 1 / sqrt(n_in), biases too.
 INITS: dict[str, Callable[[Tensor], Tensor] | None] = {
@@ -33,6 +33,9 @@ def initialise(module: nn.Module, name: str) -> None:
                 draw(weight)
             if part.bias is not None:
                 part.bias.zero_()
+        elif isinstance(part, PerTask):
+            for row in part.weight:
+                draw(row.unsqueeze(0))
         elif isinstance(part, GroupedLinear):
             for weight in part.weight:
                 draw(weight.T)

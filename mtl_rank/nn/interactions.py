@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from mtl_rank.nn.branch import Branch, BranchOutput, Inputs
+from mtl_rank.nn.layers import PerTask, linear
 
 
 class FM(Branch):
@@ -23,16 +23,17 @@ class FM(Branch):
 
     def __init__(self, tasks: int, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim, tasks)) if tasks > 1 else None
+        self.of_tasks = PerTask(dim, tasks) if tasks > 1 else None
+        if self.of_tasks is not None:
+            nn.init.ones_(self.of_tasks.weight)
 
     def forward(self, inputs: Inputs) -> BranchOutput:
         fields = inputs.fields
         assert fields is not None
         total = fields.sum(dim=1)
         pairs = 0.5 * (total * total - (fields * fields).sum(dim=1))
-        return BranchOutput(
-            logits=pairs.sum(dim=1, keepdim=True) if self.weight is None else pairs @ self.weight
-        )
+        logits = pairs.sum(dim=1, keepdim=True) if self.of_tasks is None else self.of_tasks(pairs)
+        return BranchOutput(logits=logits.float())
 
 
 class CIN(Branch):
@@ -57,6 +58,6 @@ class CIN(Branch):
         x0 = inputs.fields.transpose(1, 2)
         x, pooled = x0, []
         for weight in self.weights:
-            x = F.linear((x.unsqueeze(3) * x0.unsqueeze(2)).flatten(2), weight)
+            x = linear((x.unsqueeze(3) * x0.unsqueeze(2)).flatten(2), weight)
             pooled.append(x.sum(dim=1, dtype=torch.float32))
         return BranchOutput(vector=torch.cat(pooled, dim=1))

@@ -12,6 +12,19 @@ from torch.nn import functional as F
 from mtl_rank.config import Model
 from mtl_rank.nn.dice import Dice
 
+# Kernels for products with so few columns add up some rows of a batch in another order than others, unless sizes
+# are multiples of four. A row's score must not depend on where in a batch it stands: zeros make up the sizes.
+_NARROW = 11
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """W x + b, the same to the last bit wherever in the batch a row stands: (..., n_in) -> (..., n_out)."""
+    n_out, n_in = weight.shape
+    more = -n_in % 4 if n_out <= _NARROW else 0
+    if not more:
+        return F.linear(x, weight, bias)
+    return F.linear(F.pad(x, (0, more)), F.pad(weight, (0, more)), bias)
+
 
 @dataclass(frozen=True)
 class LayerOptions:
@@ -43,10 +56,41 @@ class GroupedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(groups, 1, n_out).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x.transpose(0, 1), self.weight).transpose(0, 1)
+        n_out = self.weight.shape[2]
+        more = 0 if n_out <= 4 or n_out > _NARROW else -n_out % 4
+        if not more:
+            return torch.baddbmm(self.bias, x.transpose(0, 1), self.weight).transpose(0, 1)
+        weight, bias = F.pad(self.weight, (0, more)), F.pad(self.bias, (0, more))
+        return torch.baddbmm(bias, x.transpose(0, 1), weight).transpose(0, 1)[..., :n_out]
 
 
-class StackedLinear(nn.Linear):
+class Linear(nn.Linear):
+    """y = W x + b, the same to the last bit wherever in the batch a row stands.
+
+    Shape: (..., n_in) -> (..., n_out)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class PerTask(nn.Module):
+    """A scalar per task from one vector for all: w_t . x.
+
+    Shape: (B, n_in) -> (B, T)
+    """
+
+    def __init__(self, n_in: int, tasks: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(max(n_in, 1))
+        self.weight = nn.Parameter(torch.empty(tasks, n_in).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # One product per task: see _NARROW.
+        return torch.bmm(x.expand(len(self.weight), -1, -1), self.weight.unsqueeze(2)).squeeze(2).T
+
+
+class StackedLinear(Linear):
     """Several linear layers that read the same input, as one product; `heights` are their outputs.
 
     Shape: (B, n_in) -> (B, sum of heights)

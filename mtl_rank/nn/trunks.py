@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_rank.config import Model
-from mtl_rank.nn.layers import GroupedLinear, LayerOptions, StackedLinear, after_linear, hidden_layers
+from mtl_rank.nn.layers import GroupedLinear, LayerOptions, Linear, StackedLinear, after_linear, hidden_layers
 
 
 class Trunk(nn.Module):
@@ -191,7 +191,7 @@ class ExtractionLevel(nn.Module):
         self.mixing = mixing
         self.networks = hidden_layers(mixing.experts, [n_in, *widths], options)
         self.task_gates = GroupedLinear(mixing.tasks, n_in, mixing.own + mixing.shared)
-        self.shared_gate = None if mixing.last else nn.Linear(n_in, mixing.experts)
+        self.shared_gate = None if mixing.last else Linear(n_in, mixing.experts)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         of_tasks, of_shared = torch.split(x, [self.mixing.tasks, 1], dim=1)

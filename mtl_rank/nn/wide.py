@@ -9,6 +9,7 @@ from mtl_rank.config.model import WideOptions
 from mtl_rank.errors import ConfigError, did_you_mean
 from mtl_rank.nn.branch import Branch, BranchOutput, Inputs
 from mtl_rank.nn.fields import GlobalRows
+from mtl_rank.nn.layers import PerTask
 from mtl_rank.nn.layout import Batch, Layout
 
 BIN_SUFFIX = "#bin"
@@ -34,7 +35,7 @@ class Wide(Branch):
         *self._starts, self._crosses_start = accumulate(sizes, initial=self.rows.total)
         rows = self._crosses_start + len(options.crosses) * options.buckets
         self.weights = nn.EmbeddingBag(rows, tasks, mode="sum", sparse=True) if rows else None
-        self.of_numbers = nn.Linear(len(layout.dense), tasks, bias=False) if layout.dense else None
+        self.of_numbers = PerTask(len(layout.dense), tasks) if layout.dense else None
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.zero_()

@@ -45,7 +45,9 @@ def test_fm_starts_alike_for_all_tasks_and_weighs_the_interactions_per_task():
         array(fm(inputs()).logits), pairs_of(FIELDS).sum(axis=1)[:, None].repeat(3, 1), **CLOSE
     )
     randomise(fm)
-    np.testing.assert_allclose(array(fm(inputs()).logits), pairs_of(FIELDS) @ array(fm.weight), **CLOSE)
+    np.testing.assert_allclose(
+        array(fm(inputs()).logits), pairs_of(FIELDS) @ array(fm.of_tasks.weight).T, **CLOSE
+    )
 
 
 @pytest.mark.parametrize("layers", [(3,), (5, 2), (4, 3, 2)])

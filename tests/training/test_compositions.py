@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -52,6 +53,48 @@ def test_every_name_learns_and_its_saved_weights_predict_as_it_did(data, tmp_pat
     measured = validation_metrics(logits, rows.labels.astype(np.float64), encoder.targets)
     for key, value in result.valid.items():
         assert measured[key] == pytest.approx(value, rel=1e-4), key
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_every_name_trains_in_half_precision(data, tmp_path, name):
+    config = config_of(
+        model={"name": name, "fields": {"embeddings": "independent"}, "activation": "dice"},
+        fit={"epochs": 1, "precision": "bf16", "batch_size": 512},
+    )
+    (tmp_path / "run").mkdir()
+    result = fit(config, *data, tmp_path / "run", Silent())
+    assert all(math.isfinite(value) for value in result.valid.values())
+
+
+NARROW = {
+    "bottom_layers": [33, 7],
+    "expert_layers": [33, 6],
+    "tower_layers": [5],
+    "levels": 2,
+    "cin_layers": [5, 3],
+    "cross": {"rank": 5},
+    "fields": {"embeddings": "independent", "dim": 7},
+    "history": {"attention_layers": [7, 3]},
+}
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_where_in_a_block_a_row_stands_changes_no_bit(data, name):
+    """Widths for which kernels add up some rows in another order than others."""
+    config = config_of(model={"name": name, **NARROW})
+    encoder = data[0]
+    torch.manual_seed(3)
+    network = build_network(config.model, encoder.layout, torch.zeros(3), config.tasks).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.normal_(std=0.4)
+    table = table_of(4096, seed=9)
+    with torch.inference_mode():
+        whole = network(to_batch(encoder.encode(table)))
+        for shift in (1, 3, 17):
+            turned = pl.concat([table.slice(shift), table.head(shift)])
+            found = network(to_batch(encoder.encode(turned)))
+            assert torch.equal(found.roll(shift, 0), whole)
 
 
 @pytest.mark.parametrize("name", ["ple", "aitm", "din", "dien"])
