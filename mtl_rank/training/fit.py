@@ -77,7 +77,11 @@ def fit(
     batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(rows)
     module = RankingModule(
         network,
-        TaskLosses(list(config.tasks.values()), (sampling.task, sampling.keep) if sampling else None),
+        TaskLosses(
+            list(config.tasks.values()),
+            (sampling.task, sampling.keep) if sampling else None,
+            encoder.targets,
+        ),
         build_weighting(config),
         encoder.targets,
         config.fit,

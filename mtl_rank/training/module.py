@@ -63,7 +63,7 @@ class RankingModule(L.LightningModule):
         return weighted.total if outputs.auxiliary is None else weighted.total + outputs.auxiliary
 
     def validation_step(self, batch: Batch) -> None:
-        self._logits.append(self(batch).float().cpu())
+        self._logits.append(self.task_losses.location(self(batch)).float().cpu())
         self._labels.append(batch.labels.cpu())
 
     def on_validation_epoch_end(self) -> None:
