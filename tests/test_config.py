@@ -143,6 +143,16 @@ WRONG = [
         {"weighting": {"lambdas": dict.fromkeys(["ctr", "cvr", "dwell", "refund"], 0)}},
         "weighting.lambdas: every lambda is 0",
     ),
+    (
+        {"weighting": {"schedule": {"ctrr": [[0, 1]]}}},
+        "weighting.schedule: there is no task 'ctrr'; did you mean 'ctr'?",
+    ),
+    (
+        {"weighting": {"schedule": {"ctr": [[1, 0], [1, 1]]}}},
+        "weighting: schedule.ctr: the epochs of the points must rise, got [1.0, 1.0]",
+    ),
+    ({"weighting": {"schedule": {"ctr": []}}}, "weighting.schedule.ctr: "),
+    ({"weighting": {"schedule": {"ctr": [[0, -1]]}}}, "weighting.schedule.ctr.0.1: "),
 ]
 
 
@@ -380,6 +390,10 @@ def test_a_subset_of_the_tasks_in_the_order_asked_for():
     assert few.lambdas() == {"cvr": 2.0, "ctr": 1.0}
     assert few.products() == {"ctcvr": ("ctr", "cvr")}
     assert config.with_tasks(["ctr"]).weighting.lambdas == {}
+    scheduled = config_with(weighting={"schedule": {"cvr": [[0, 0], [1, 1]], "dwell": [[2, 0.5]]}})
+    fewer = scheduled.with_tasks(["ctr", "cvr"])
+    assert fewer.weighting.schedule == {"cvr": ((0, 0), (1, 1))}
+    assert parse_config(fewer.to_yaml(), "config.yaml") == fewer
     others = {"context", "split", "truth", "model", "fit", "examples", "feature_service", "feature_repo"}
     assert few.model_dump(include=others) == config.model_dump(include=others)
     assert config.with_tasks(list(config.tasks)) == config

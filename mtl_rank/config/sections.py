@@ -147,11 +147,12 @@ class ProjectConfig(Section):
                     raise ValueError(f"tasks.{name}.given: a cycle, {' given '.join([*seen, task.given])}")
                 seen.append(task.given)
                 task = self.tasks[task.given]
-        for name in self.weighting.lambdas:
-            if name not in self.tasks:
-                raise ValueError(
-                    f"weighting.lambdas: there is no task {name!r}; {did_you_mean(name, self.tasks)}"
-                )
+        for key, names in (("lambdas", self.weighting.lambdas), ("schedule", self.weighting.schedule)):
+            for name in names:
+                if name not in self.tasks:
+                    raise ValueError(
+                        f"weighting.{key}: there is no task {name!r}; {did_you_mean(name, self.tasks)}"
+                    )
         self._check_output_names()
         self._check_negatives()
         lambdas = [self.weighting.lambdas.get(name, task.weight) for name, task in self.tasks.items()]
@@ -202,7 +203,8 @@ class ProjectConfig(Section):
             raise ConfigError("--tasks: name each task once, at least one")
         raw = self.model_dump()
         raw["tasks"] = {name: raw["tasks"][name] for name in names}
-        raw["weighting"]["lambdas"] = {k: v for k, v in self.weighting.lambdas.items() if k in names}
+        for key in ("lambdas", "schedule"):
+            raw["weighting"][key] = {k: v for k, v in raw["weighting"][key].items() if k in names}
         try:
             return ProjectConfig.model_validate(raw)
         except ValidationError as error:

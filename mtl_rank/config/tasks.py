@@ -18,6 +18,8 @@ LOSS_OPTIONS: Mapping[str, tuple[str, frozenset[str]]] = {
     "lognormal": ("regression", frozenset()),
 }
 
+Point = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+
 
 class Loss(Section):
     """What an error of a task costs; `loss: focal` is short for `loss: {name: focal}`. Formulas: training/losses.
@@ -93,7 +95,23 @@ class Task(Section):
 
 
 class Weighting(Section):
-    """How the tasks' losses become one. `method` is looked up in training/weighting.py."""
+    """How the tasks' losses become one. `method` is looked up in training/weighting.
+
+    schedule: per task points [epoch, factor], joined by straight lines; the factor multiplies its manual lambda.
+    gradients: at what methods that compare gradients look: the embeddings of a batch, or every shared parameter.
+    log_gradients: norms and cosines of the tasks' gradients into history.csv, whatever the method.
+    """
 
     method: str = "manual"
     lambdas: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    schedule: dict[str, Annotated[tuple[Point, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    gradients: Literal["embeddings", "parameters"] = "embeddings"
+    log_gradients: bool = False
+
+    @model_validator(mode="after")
+    def _time_goes_forward(self) -> Self:
+        for task, points in self.schedule.items():
+            epochs = [epoch for epoch, _ in points]
+            if epochs != sorted(set(epochs)):
+                raise ValueError(f"schedule.{task}: the epochs of the points must rise, got {epochs}")
+        return self
