@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_rank.nn.embedding import Embedded
 from mtl_rank.nn.network import RankingNetwork
 from mtl_rank.training.distributed import mean_over_processes, world_size
 from mtl_rank.training.optim import sum_by_row
@@ -14,8 +13,8 @@ from mtl_rank.training.optim import sum_by_row
 class SharedGradients:
     """The Gramian G_st = <d L_s / d h, d L_t / d h> of the tasks' losses, h what all of them share.
 
-    of "embeddings": h is what the embedding tables give for the batch. Whatever the model, every task of it reads
-    that and nothing before it, and the gradients are small: one row per example.
+    of "embeddings": h is what was looked up in the embedding tables for the batch. Whatever the model, every task of
+    it reads that and nothing before it, and the gradients are small: one row per example.
     of "parameters": h is every parameter outside of the heads, the tables included. The parameters of one task
     alone (a gate) add to its norm only.
 
@@ -29,7 +28,10 @@ class SharedGradients:
             own = {id(parameter) for parameter in network.heads.parameters()}
             self._parameters = [p for p in network.parameters() if id(p) not in own]
         else:
-            network.embeddings.register_forward_hook(self._keep)
+            network.embeddings.register_forward_pre_hook(self._forget)
+            for module in network.modules():
+                if isinstance(module, nn.Embedding):
+                    module.register_forward_hook(self._keep)
 
     def gramian(self, losses: Tensor) -> Tensor:
         """(T, T), of the global batch. losses: (T,), of the network's last forward pass."""
@@ -43,8 +45,12 @@ class SharedGradients:
         # Each process has its own rows, and a loss that is the global one as a mean over the processes.
         return mean_over_processes(gramian) / world_size() if self._parameters is None else gramian
 
-    def _keep(self, _module: nn.Module, _inputs: object, embedded: Embedded) -> None:
-        self._embedded = [t for t in (*embedded.ids, *embedded.sequences) if t.requires_grad]
+    def _forget(self, _module: nn.Module, _inputs: object) -> None:
+        self._embedded = []
+
+    def _keep(self, _module: nn.Module, _inputs: object, embedded: Tensor) -> None:
+        if embedded.requires_grad:
+            self._embedded.append(embedded)
 
 
 def _inner_products(gradients: Sequence[Tensor | None]) -> Tensor | float:

@@ -25,7 +25,13 @@ TASKS = [Task(label="a"), Task(label="b")]
 
 def network_of(name):
     model = Model(
-        name=name, bottom_layers=(6,), expert_layers=(6,), experts=2, tower_layers=(3,), dropout=0.0
+        name=name,
+        bottom_layers=(6,),
+        expert_layers=(6,),
+        experts=2,
+        tower_layers=(3,),
+        dropout=0.0,
+        fields={"embeddings": "independent", "dim": 4},
     )
     return randomise(build_network(model, LAYOUT, torch.zeros(2)))
 

@@ -31,7 +31,7 @@ def whole_gradients(network, losses, shared):
     return torch.stack(rows).double()
 
 
-@pytest.mark.parametrize("name", ["dnn", "shared_bottom", "mmoe"])
+@pytest.mark.parametrize("name", ["dnn", "shared_bottom", "mmoe", "wide_deep", "xdeepfm"])
 def test_of_parameters_it_is_that_of_whole_backward_passes(name):
     network, batch = network_of(name), random_batch(40, seed=2)
     watched = SharedGradients(network, "parameters")
@@ -43,7 +43,7 @@ def test_of_parameters_it_is_that_of_whole_backward_passes(name):
     torch.testing.assert_close(found.double(), g @ g.T, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("name", ["dnn", "shared_bottom", "mmoe"])
+@pytest.mark.parametrize("name", ["dnn", "shared_bottom", "mmoe", "deepfm"])
 def test_of_embeddings_it_is_that_of_what_the_tables_gave(name):
     """With a table row for each value of the batch, gradients of rows are gradients of what was looked up."""
     network, batch = network_of(name), random_batch(1, seed=5)
@@ -55,7 +55,8 @@ def test_of_embeddings_it_is_that_of_what_the_tables_gave(name):
     watched = SharedGradients(network, "embeddings")
     losses = TaskLosses(TASKS)(network(batch), batch.labels)
     found = watched.gramian(losses)
-    g = whole_gradients(network, losses, list(network.embeddings.parameters()))
+    tables = [m.weight for m in network.modules() if isinstance(m, torch.nn.Embedding)]
+    g = whole_gradients(network, losses, tables)
     torch.testing.assert_close(found.double(), g @ g.T, rtol=1e-4, atol=1e-9)
 
 

@@ -15,7 +15,12 @@ OPTIONS = ["--tasks=ctr,cvr", "--weighting=uncertainty", "--set=model.dropout=0"
 
 
 def train(project: Path, devices: int) -> dict[str, torch.Tensor]:
-    options = [*OPTIONS, f"--set=fit.devices={devices}", "--set=fit.accelerator=cpu", "--set=fit.precision=fp32"]
+    options = [
+        *OPTIONS,
+        f"--set=fit.devices={devices}",
+        "--set=fit.accelerator=cpu",
+        "--set=fit.precision=fp32",
+    ]
     # The installed command: the first process starts the others by it.
     script = Path(sys.executable).with_name("mtlrank")
     done = subprocess.run(
