@@ -143,6 +143,16 @@ WRONG = [
         {"weighting": {"lambdas": dict.fromkeys(["ctr", "cvr", "dwell", "refund"], 0)}},
         "weighting.lambdas: every lambda is 0",
     ),
+    (
+        {"weighting": {"schedule": {"ctrr": [[0, 1]]}}},
+        "weighting.schedule: there is no task 'ctrr'; did you mean 'ctr'?",
+    ),
+    (
+        {"weighting": {"schedule": {"ctr": [[1, 0], [1, 1]]}}},
+        "weighting: schedule.ctr: the epochs of the points must rise, got [1.0, 1.0]",
+    ),
+    ({"weighting": {"schedule": {"ctr": []}}}, "weighting.schedule.ctr: "),
+    ({"weighting": {"schedule": {"ctr": [[0, -1]]}}}, "weighting.schedule.ctr.0.1: "),
 ]
 
 
@@ -155,9 +165,30 @@ TASKS = [
     ({"ctr": {"label": "a", "loss": "mse"}}, "tasks.ctr: a binary task takes loss bce"),
     (
         {"ctr": {"label": "a", "transform": "log1p"}},
-        "tasks.ctr: a binary task takes loss bce and no transform",
+        "tasks.ctr: a binary task takes no transform",
     ),
     ({"d": {"label": "a", "kind": "regression", "loss": "bce"}}, "tasks.d: a regression task takes loss mse"),
+    ({"ctr": {"label": "a", "loss": "focl"}}, "tasks.ctr.loss.name: "),
+    ({"ctr": {"label": "a", "loss": {"name": "focal", "gamma": -1}}}, "tasks.ctr.loss.gamma: "),
+    ({"ctr": {"label": "a", "loss": {"name": "focal", "alpha": 1}}}, "tasks.ctr.loss.alpha: "),
+    (
+        {"ctr": {"label": "a", "loss": {"name": "focal", "gama": 1}}},
+        "unknown key 'tasks.ctr.loss.gama'; did you mean 'gamma'?",
+    ),
+    (
+        {"ctr": {"label": "a", "loss": {"name": "bce", "gamma": 1}}},
+        "tasks.ctr.loss: bce has no option 'gamma'",
+    ),
+    ({"ctr": {"label": "a", "loss": "weighted_bce"}}, "tasks.ctr.loss: weighted_bce takes either w1 and w0"),
+    (
+        {"ctr": {"label": "a", "loss": {"name": "weighted_bce", "w1": 2, "balanced": True}}},
+        "tasks.ctr.loss: weighted_bce takes either w1 and w0",
+    ),
+    ({"ctr": {"label": "a", "loss": {"name": "weighted_bce", "w0": 0}}}, "tasks.ctr.loss.w0: "),
+    (
+        {"d": {"label": "a", "kind": "regression", "loss": "lognormal"}},
+        "tasks.d: loss lognormal is about the logarithm of the label: set transform: log1p",
+    ),
     (
         {"ctr": {"label": "a"}, "cvr": {"label": "b", "given": "crt"}},
         "tasks.cvr.given: there is no task 'crt'",
@@ -359,6 +390,10 @@ def test_a_subset_of_the_tasks_in_the_order_asked_for():
     assert few.lambdas() == {"cvr": 2.0, "ctr": 1.0}
     assert few.products() == {"ctcvr": ("ctr", "cvr")}
     assert config.with_tasks(["ctr"]).weighting.lambdas == {}
+    scheduled = config_with(weighting={"schedule": {"cvr": [[0, 0], [1, 1]], "dwell": [[2, 0.5]]}})
+    fewer = scheduled.with_tasks(["ctr", "cvr"])
+    assert fewer.weighting.schedule == {"cvr": ((0, 0), (1, 1))}
+    assert parse_config(fewer.to_yaml(), "config.yaml") == fewer
     others = {"context", "split", "truth", "model", "fit", "examples", "feature_service", "feature_repo"}
     assert few.model_dump(include=others) == config.model_dump(include=others)
     assert config.with_tasks(list(config.tasks)) == config
@@ -400,3 +435,34 @@ def test_every_key_of_the_sections_is_documented_by_its_default():
     assert config.model == Model()
     assert config.fit == Fit()
     assert parse_config(config.to_yaml(), "config.yaml") == config
+
+
+LOSSES = [
+    "bce",
+    "focal",
+    {"name": "focal", "gamma": 1.5},
+    {"name": "weighted_bce", "balanced": True, "smoothing": 0.1},
+    {"name": "weighted_bce", "w1": 4},
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_a_loss_is_a_name_or_a_name_with_options_and_reads_back(loss):
+    config = config_with(tasks={"ctr": {"label": "a", "loss": loss}}, weighting=None)
+    written = config.to_yaml()
+    assert parse_config(written, "config.yaml") == config
+    found = yaml.safe_load(written)["tasks"]["ctr"]["loss"]
+    assert found["name"] == (loss if isinstance(loss, str) else loss["name"])
+    if "focal" in str(loss):
+        # Its defaults are written out, options of other losses are not.
+        assert set(found) == {"name", "alpha", "gamma", "smoothing"}
+
+
+@pytest.mark.parametrize(
+    "loss", ["focal", {"name": "weighted_bce", "balanced": True}, {"name": "bce", "smoothing": 0.1}]
+)
+def test_losses_whose_predictions_sampling_would_spoil_are_refused(loss):
+    tasks = {"ctr": {"label": "a", "loss": loss}, "like": {"label": "b", "loss": loss}}
+    fit = {"negatives": {"task": "ctr", "keep": 0.1}}
+    assert "fit.negatives.task: predictions of ctr" in complaint(tasks=tasks, weighting=None, fit=fit)
+    config_with(tasks={**tasks, "ctr": {"label": "a"}}, weighting=None, fit=fit)

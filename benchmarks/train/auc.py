@@ -52,12 +52,12 @@ def _dense_adam(config: ProjectConfig, data: Prepared) -> dict[str, float]:
     options = config.fit
     L.seed_everything(options.seed, verbose=False)
     network = build_network(config.model, data.encoder.layout, prior_logits(data.encoder.targets))
-    task_losses, weighting = TaskLosses(list(config.tasks.values())), build_weighting(config)
+    batch_size = auto_batch_size(data.train.rows)
+    steps = -(-data.train.rows // batch_size)
+    task_losses, weighting = TaskLosses(list(config.tasks.values())), build_weighting(config, steps)
     tables = list(network.embeddings.parameters())
     groups = [{"params": list(network.parameters())}, {"params": list(weighting.parameters()), "lr": 1e-2}]
     optimizer = torch.optim.Adam([group for group in groups if group["params"]], lr=options.lr)
-    batch_size = auto_batch_size(data.train.rows)
-    steps = -(-data.train.rows // batch_size)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: learning_rate_factor(

@@ -8,16 +8,16 @@ from mtl_rank.config.sections import (
     InputOptions,
     ProjectConfig,
     Split,
-    Task,
     Truth,
-    Weighting,
 )
+from mtl_rank.config.tasks import Loss, Task, Weighting
 
 __all__ = [
     "CONFIG_NAME",
     "ContextOptions",
     "Fit",
     "InputOptions",
+    "Loss",
     "Model",
     "ProjectConfig",
     "Split",

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from mtl_rank.config.base import Name, Section, UtcTime
 from mtl_rank.config.model import Model
+from mtl_rank.config.tasks import Task, Weighting
 from mtl_rank.errors import ConfigError, did_you_mean
 
 
@@ -41,29 +42,6 @@ class ContextOptions(InputOptions):
     at_scoring: int | float | str | bool | None = None
 
 
-class Task(Section):
-    """One thing the model predicts.
-
-    given: the task whose positive rows this one is defined on (cvr given ctr); None = every row.
-    weight: the task's manual lambda; `weighting.lambdas` overrides it.
-    """
-
-    label: str
-    kind: Literal["binary", "regression"] = "binary"
-    given: str | None = None
-    loss: Literal["bce", "mse", "huber"] | None = None
-    transform: Literal["log1p", "none"] = "none"
-    weight: float = Field(1.0, ge=0)
-
-    @model_validator(mode="after")
-    def _loss_fits_kind(self) -> Self:
-        if self.kind == "binary" and (self.loss in ("mse", "huber") or self.transform != "none"):
-            raise ValueError("a binary task takes loss bce and no transform (or set kind: regression)")
-        if self.kind == "regression" and self.loss == "bce":
-            raise ValueError("a regression task takes loss mse or huber, not bce")
-        return self
-
-
 class Split(Section):
     """Cuts by event time: train < valid <= validation rows < test <= test rows (< end)."""
 
@@ -83,13 +61,6 @@ class Truth(Section):
 
     path: str
     key: str
-
-
-class Weighting(Section):
-    """How the tasks' losses become one. `method` is looked up in training/weighting.py."""
-
-    method: str = "manual"
-    lambdas: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class Negatives(Section):
@@ -176,11 +147,12 @@ class ProjectConfig(Section):
                     raise ValueError(f"tasks.{name}.given: a cycle, {' given '.join([*seen, task.given])}")
                 seen.append(task.given)
                 task = self.tasks[task.given]
-        for name in self.weighting.lambdas:
-            if name not in self.tasks:
-                raise ValueError(
-                    f"weighting.lambdas: there is no task {name!r}; {did_you_mean(name, self.tasks)}"
-                )
+        for key, names in (("lambdas", self.weighting.lambdas), ("schedule", self.weighting.schedule)):
+            for name in names:
+                if name not in self.tasks:
+                    raise ValueError(
+                        f"weighting.{key}: there is no task {name!r}; {did_you_mean(name, self.tasks)}"
+                    )
         self._check_output_names()
         self._check_negatives()
         lambdas = [self.weighting.lambdas.get(name, task.weight) for name, task in self.tasks.items()]
@@ -198,6 +170,12 @@ class ProjectConfig(Section):
             )
         if self.tasks[name].kind != "binary" or self.tasks[name].given is not None:
             raise ValueError(f"fit.negatives.task: needs a binary task without `given`, not {name}")
+        loss = self.tasks[name].loss
+        if loss is not None and (loss.name == "focal" or loss.balanced or loss.smoothing):
+            raise ValueError(
+                f"fit.negatives.task: predictions of {name} can be put right for bce and for weighted_bce with "
+                "w1 and w0, not for focal, balanced or smoothing"
+            )
 
     def _check_output_names(self) -> None:
         """Outputs become columns of one table, where letter case does not tell names apart."""
@@ -225,7 +203,8 @@ class ProjectConfig(Section):
             raise ConfigError("--tasks: name each task once, at least one")
         raw = self.model_dump()
         raw["tasks"] = {name: raw["tasks"][name] for name in names}
-        raw["weighting"]["lambdas"] = {k: v for k, v in self.weighting.lambdas.items() if k in names}
+        for key in ("lambdas", "schedule"):
+            raw["weighting"][key] = {k: v for k, v in raw["weighting"][key].items() if k in names}
         try:
             return ProjectConfig.model_validate(raw)
         except ValidationError as error:

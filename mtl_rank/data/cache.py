@@ -155,7 +155,11 @@ def _fingerprint(config: ProjectConfig, repository: FeatureRepository, snapshot:
         "sources": sources,
         "valid": config.split.valid.isoformat(),
         # A list: the order of the tasks is that of the label columns.
-        "tasks": [[name, task.model_dump(mode="json")] for name, task in config.tasks.items()],
+        # What an error costs and weighs is a matter of training.
+        "tasks": [
+            [name, task.model_dump(mode="json", exclude={"loss", "weight"})]
+            for name, task in config.tasks.items()
+        ],
         "dim": config.model.dim,
         "weights": config.weights,
     }

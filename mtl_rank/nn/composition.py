@@ -1,10 +1,10 @@
 """The parts that a composition is made of, and which of them go together."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from mtl_rank.config import Model
+from mtl_rank.config import Model, Task
 from mtl_rank.errors import ConfigError, did_you_mean
 from mtl_rank.nn.branches import BRANCHES, STACKABLE
 from mtl_rank.nn.heads import HEADS, Relations
@@ -73,6 +73,16 @@ def check_relations(parts: Parts, relations: Relations) -> None:
             raise ConfigError(
                 "model.heads: aitm passes information in the order of the tasks; put each task behind the one it "
                 "is given"
+            )
+
+
+def check_losses(parts: Parts, tasks: Mapping[str, Task]) -> None:
+    """Raises ConfigError for a loss that takes the rate of its task, where its labels become those of a product."""
+    for name, task in tasks.items() if parts.heads == "esmm" else ():
+        if task.given is not None and task.loss is not None and (task.loss.balanced or task.loss.smoothing):
+            raise ConfigError(
+                f"tasks.{name}.loss: under esmm {name} is trained as a product on every row, whose rate is another: "
+                "leave out balanced and smoothing"
             )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from mtl_rank.config import Model, Task
 from mtl_rank.errors import ConfigError, did_you_mean
 from mtl_rank.nn.branches import BRANCHES, STACKABLE, Branches, Sizes
-from mtl_rank.nn.composition import Parts, check_inputs, check_parts, check_relations
+from mtl_rank.nn.composition import Parts, check_inputs, check_losses, check_parts, check_relations
 from mtl_rank.nn.embedding import Embeddings
 from mtl_rank.nn.fields import build_fields, fields_shape
 from mtl_rank.nn.heads import HEADS, Relations
@@ -119,6 +119,7 @@ def check_model(model: Model, tasks: Mapping[str, Task] | None = None, layout: L
     check_parts(parts, model)
     if tasks is not None:
         check_relations(parts, Relations.of(tasks))
+        check_losses(parts, tasks)
     if layout is not None:
         check_inputs(parts, model, layout)
 

@@ -3,27 +3,31 @@
 import csv
 import math
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from safetensors.torch import save_file
+from torch import Tensor
 
 from mtl_rank.progress import Reporter
+from mtl_rank.training.gradients import cosines
 from mtl_rank.training.module import RankingModule
 from mtl_rank.training.validation import improves, monitored_names
-
-EVERY_STEPS = 50
 
 
 class History(L.Callback):
     """Appends to history.csv: raw loss, lambda and share of the total per task every 50 steps, and the
     validation metrics at the end of each epoch.
+
+    gradients: also the norm of each task's gradient and the cosine between each two.
     """
 
-    def __init__(self, path: Path, reporter: Reporter) -> None:
+    def __init__(self, path: Path, reporter: Reporter, gradients: bool = False) -> None:
         self._path = path
         self._reporter = reporter
+        self._gradients = gradients
         self._start = time.monotonic()
         self._rows_done = 0
         self._seconds_before = 0.0
@@ -32,6 +36,9 @@ class History(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: RankingModule) -> None:  # type: ignore[override]
         names = [target.name for target in pl_module.targets]
         steps = [f"{kind}/{name}" for kind in ("loss", "lambda", "share") for name in names]
+        if self._gradients:
+            steps += [f"gradient/{name}" for name in names]
+            steps += [f"cosine/{a}/{b}" for a, b in combinations(names, 2)]
         self._columns = [
             "epoch",
             "step",
@@ -59,13 +66,15 @@ class History(L.Callback):
         self, trainer: L.Trainer, pl_module: RankingModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._rows_done += len(batch.labels)
-        last = batch_idx + 1 == trainer.num_training_batches
-        if (batch_idx + 1) % EVERY_STEPS and not last:
+        if not pl_module.is_logged(batch_idx):
             return
         row = self._step_row(trainer, pl_module)
         self._append(trainer, row)
-        losses = " ".join(f"{t.name} {row[f'loss/{t.name}']:.4f}" for t in pl_module.targets)
-        self._reporter.advance(batch_idx + 1, f"{losses}  {row['rows_per_second']:,.0f} rows/s")
+        tasks = "  ".join(
+            f"{name} {row[f'loss/{name}']:.4f} x {row[f'lambda/{name}']:.3g} ({row[f'share/{name}']:.0%})"
+            for name in (target.name for target in pl_module.targets)
+        )
+        self._reporter.advance(batch_idx + 1, f"{tasks}  {row['rows_per_second']:,.0f} rows/s")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: RankingModule) -> None:  # type: ignore[override]
         self._append(trainer, {**self._position(trainer), **pl_module.valid})
@@ -106,6 +115,8 @@ class History(L.Callback):
             row[f"loss/{target.name}"] = loss
             row[f"lambda/{target.name}"] = factor
             row[f"share/{target.name}"] = factor * loss / total if total else 0.0
+        if self._gradients and pl_module.gramian is not None:
+            row |= _of_gradients([target.name for target in pl_module.targets], pl_module.gramian)
         return row
 
     def _append(self, trainer: L.Trainer, row: dict[str, float]) -> None:
@@ -115,6 +126,14 @@ class History(L.Callback):
             csv.DictWriter(file, self._columns, restval="").writerow(row)
         for logger in trainer.loggers:
             logger.log_metrics(row, step=trainer.global_step)
+
+
+def _of_gradients(names: list[str], gramian: Tensor) -> dict[str, float]:
+    norms, between = gramian.diagonal().sqrt().tolist(), cosines(gramian).tolist()
+    pairs = combinations(range(len(names)), 2)
+    return {f"gradient/{name}": norm for name, norm in zip(names, norms, strict=True)} | {
+        f"cosine/{names[a]}/{names[b]}": between[a][b] for a, b in pairs
+    }
 
 
 class BestWeights(L.Callback):

@@ -28,6 +28,7 @@ from mtl_rank.nn.zoo import build_network
 from mtl_rank.progress import Reporter
 from mtl_rank.training.callbacks import BestWeights, History
 from mtl_rank.training.checkpoints import Checkpoints, newest_checkpoint
+from mtl_rank.training.gradients import SharedGradients
 from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.module import RankingModule
 from mtl_rank.training.precision import Precision, choose_precision, matmul_precision
@@ -75,22 +76,29 @@ def fit(
     sampling = _sampling(config, train)
     rows = sampling.rows if sampling else train.rows
     batch_size = config.fit.batch_size if config.fit.batch_size != "auto" else auto_batch_size(rows)
+    steps_per_epoch = -(-rows // batch_size)
+    weighting = build_weighting(config, steps_per_epoch)
+    watched = weighting.needs_gramian or config.weighting.log_gradients
     module = RankingModule(
         network,
-        TaskLosses(list(config.tasks.values()), (sampling.task, sampling.keep) if sampling else None),
-        build_weighting(config),
+        TaskLosses(
+            list(config.tasks.values()),
+            (sampling.task, sampling.keep) if sampling else None,
+            encoder.targets,
+        ),
+        weighting,
+        SharedGradients(network, config.weighting.gradients) if watched else None,
         encoder.targets,
         config.fit,
         batch_size,
-        steps_per_epoch=-(-rows // batch_size),
+        steps_per_epoch,
     )
     check_measurable(config.fit.monitor, valid.arrays.labels, encoder.targets)
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
     precision = precision or choose_precision(config.fit.precision, config.fit.accelerator)
+    history = History(folder / "history.csv", reporter, config.weighting.log_gradients)
     checkpoints = Checkpoints(folder / "checkpoints", config.fit.checkpoint_minutes)
-    trainer = _trainer(
-        config, precision, folder, [History(folder / "history.csv", reporter), best, checkpoints]
-    )
+    trainer = _trainer(config, precision, folder, [history, best, checkpoints])
     newest = newest_checkpoint(folder / "checkpoints", reporter)
     if newest is not None:
         reporter.say(f"continuing from {newest.name}")

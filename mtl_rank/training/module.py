@@ -4,33 +4,37 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl_rank.config import Fit
 from mtl_rank.data.labels import Target
 from mtl_rank.nn.layout import Batch
 from mtl_rank.nn.network import RankingNetwork
 from mtl_rank.training.distributed import with_global_value
+from mtl_rank.training.gradients import SharedGradients
 from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.optim import RankingOptimizer, learning_rate_factor
 from mtl_rank.training.validation import validation_metrics
-from mtl_rank.training.weighting import Weighted
+from mtl_rank.training.weighting import Weighted, Weighting
 
 # In a smaller batch the penalty would outweigh what few examples say of a frequent id.
 L2_BATCH = 512
+LOG_EVERY_STEPS = 50
 
 
 class RankingModule(L.LightningModule):
     """Trains a RankingNetwork on several tasks.
 
-    losses, weighted: what the last step saw, for the history. valid: the numbers of the last validation.
+    gradients: what the weighting or the history needs to know of them; None = nothing.
+    losses, weighted, gramian: what the last step saw, for the history. valid: the numbers of the last validation.
     """
 
     def __init__(
         self,
         network: RankingNetwork,
         task_losses: TaskLosses,
-        weighting: nn.Module,
+        weighting: Weighting,
+        gradients: SharedGradients | None,
         targets: tuple[Target, ...],
         options: Fit,
         batch_size: int,
@@ -40,12 +44,14 @@ class RankingModule(L.LightningModule):
         self.network = network
         self.task_losses = task_losses
         self.weighting = weighting
+        self.gradients = gradients
         self.targets = targets
         self.options = options
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self.losses: Tensor | None = None
         self.weighted: Weighted | None = None
+        self.gramian: Tensor | None = None
         self.valid: dict[str, float] = {}
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -54,16 +60,23 @@ class RankingModule(L.LightningModule):
         logits: Tensor = self.network(batch)
         return logits
 
-    def training_step(self, batch: Batch) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         outputs = self.network.outputs(batch)
         logits, labels = self.network.heads.objective(outputs.logits, batch.labels)
         losses = with_global_value(self.task_losses(logits, labels, batch.weights))
-        weighted: Weighted = self.weighting(losses)
+        self.gramian = None
+        if self.gradients is not None and (self.weighting.needs_gramian or self.is_logged(batch_idx)):
+            self.gramian = self.gradients.gramian(losses)
+        weighted: Weighted = self.weighting(losses, self.gramian)
         self.losses, self.weighted = losses.detach(), weighted
         return weighted.total if outputs.auxiliary is None else weighted.total + outputs.auxiliary
 
+    def is_logged(self, batch_idx: int) -> bool:
+        """Whether the history has a row for this step of an epoch."""
+        return (batch_idx + 1) % LOG_EVERY_STEPS == 0 or batch_idx + 1 == self.trainer.num_training_batches
+
     def validation_step(self, batch: Batch) -> None:
-        self._logits.append(self(batch).float().cpu())
+        self._logits.append(self.task_losses.location(self(batch)).float().cpu())
         self._labels.append(batch.labels.cpu())
 
     def on_validation_epoch_end(self) -> None:

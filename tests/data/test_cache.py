@@ -45,6 +45,14 @@ def test_the_same_data_is_prepared_once(project):
     ]
 
 
+def test_what_an_error_costs_does_not_change_the_data(project):
+    first, _ = prepare(project, ["ctr", "cvr"])
+    settings = {"tasks.ctr.loss": "focal", "tasks.cvr.weight": 0.3, "weighting.method": "manual"}
+    second, was_there = prepare(project, ["ctr", "cvr"], **settings)
+    assert was_there
+    assert second.fingerprint == first.fingerprint
+
+
 SAME_LABEL = {"tasks.dwell.label": "clicked", "tasks.dwell.transform": "none", "tasks.dwell.given": None}
 
 

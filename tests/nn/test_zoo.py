@@ -29,6 +29,11 @@ BACKWARDS = {"cvr": Task(label="y", given="ctr"), "ctr": BINARY}
         ({"name": "mmoe", "heads": "esmm"}, ONE, r"esmm needs a binary task with `given`"),
         ({"name": "aitm"}, ONE, r"aitm passes information from task to task and there is one; use dnn"),
         ({"name": "aitm"}, BACKWARDS, r"put each task behind the one it is given"),
+        (
+            {"name": "esmm"},
+            {"ctr": BINARY, "cvr": Task(label="y", given="ctr", loss={"name": "bce", "smoothing": 0.1})},
+            r"tasks\.cvr\.loss: under esmm cvr is trained as a product",
+        ),
         ({"name": "esmm", "heads": "aitm"}, GIVEN, r"model\.heads: esmm has esmm, not aitm; leave it out"),
     ],
 )

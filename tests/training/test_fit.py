@@ -168,6 +168,21 @@ def test_an_interrupted_training_ends_in_the_same_weights(split, tmp_path, rule,
     assert without_times(folder) == without_times(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("method", ["gradnorm", "dwa", "pcgrad"])
+def test_lambdas_continue_where_they_were_interrupted(split, tmp_path, method):
+    config = config_of(fit={"epochs": 3}, model={"dropout": 0.3}, weighting={"method": method})
+    _, expected = split.fit(tmp_path / "whole", config)
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    for number in (1, 2):
+        with pytest.raises(TrainingInterrupted):
+            fit(config, split.encoder, split.train, split.valid, folder, Stops(number))
+    fit(config, split.encoder, split.train, split.valid, folder, Silent())
+    weights = load_file(folder / "model.safetensors")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert without_times(folder) == without_times(tmp_path / "whole")
+
+
 def test_training_stops_when_patience_epochs_brought_nothing(tmp_path):
     """Labels that are noise: the training rows are learned by heart and validation gets worse."""
     config = config_of(

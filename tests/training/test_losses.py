@@ -13,21 +13,43 @@ NAN = float("nan")
 BINARY = Task(label="a")
 KINDS = {
     "bce": Task(label="a"),
+    "weighted_bce": Task(label="a", loss={"name": "weighted_bce", "w1": 6, "w0": 0.5}),
+    "focal": Task(label="a", loss={"name": "focal", "alpha": 0.3, "gamma": 0.5}),
     "mse": Task(label="b", kind="regression"),
     "huber": Task(label="b", kind="regression", loss="huber"),
+    "huber_of_3": Task(label="b", kind="regression", loss={"name": "huber", "delta": 3}),
 }
+BINARY_KINDS = ("bce", "weighted_bce", "focal")
 
 
 def bce(z, y):
     return -(y * np.log(1 / (1 + np.exp(-z))) + (1 - y) * np.log(1 / (1 + np.exp(z))))
 
 
-def huber(z, y):
+def weighted_bce(z, y):
+    """Its odds are w1 / w0 times those that the network predicts."""
+    p = 1 / (1 + np.exp(-z) * 0.5 / 6)
+    return -(6 * y * np.log(p) + 0.5 * (1 - y) * np.log(1 - p))
+
+
+def focal(z, y):
+    p = 1 / (1 + np.exp(-z))
+    return -(0.3 * (1 - p) ** 0.5 * y * np.log(p) + 0.7 * p**0.5 * (1 - y) * np.log(1 - p))
+
+
+def huber(z, y, delta=1):
     error = abs(z - y)
-    return error**2 / 2 if error < 1 else error - 0.5
+    return error**2 / 2 if error < delta else delta * (error - delta / 2)
 
 
-BY_HAND = {"bce": bce, "mse": lambda z, y: (z - y) ** 2, "huber": huber}
+BY_HAND = {
+    "bce": bce,
+    "weighted_bce": weighted_bce,
+    "focal": focal,
+    "mse": lambda z, y: (z - y) ** 2,
+    "huber": huber,
+    "huber_of_3": lambda z, y: huber(z, y, 3),
+}
 
 
 @st.composite
@@ -38,7 +60,7 @@ def tables(draw):
     rng = np.random.default_rng(seed)
     logits, labels = rng.normal(size=(2, rows, len(kinds))) * 3
     for column, kind in enumerate(kinds):
-        if kind == "bce":
+        if kind in BINARY_KINDS:
             labels[:, column] = labels[:, column] > 0
     labels[rng.random(labels.shape) < draw(st.sampled_from([0.0, 0.5, 0.9]))] = np.nan
     return kinds, logits, labels
@@ -61,7 +83,9 @@ def test_each_loss_is_the_mean_of_its_formula_over_labelled_rows(table):
             assert gradient[rows] == pytest.approx((p - labels[rows, column]) / rows.sum(), abs=1e-5)
 
 
-@pytest.mark.parametrize("kinds", [["bce"], ["bce", "mse", "huber"], ["mse", "bce"]])
+@pytest.mark.parametrize(
+    "kinds", [["bce"], ["bce", "mse", "huber"], ["mse", "bce"], sorted(KINDS)[::-1], ["focal"]]
+)
 def test_a_task_without_labels_in_the_batch_has_no_loss_and_no_gradient(kinds):
     logits = torch.randn(4, len(kinds), requires_grad=True)
     labels = torch.ones(4, len(kinds))
@@ -69,6 +93,7 @@ def test_a_task_without_labels_in_the_batch_has_no_loss_and_no_gradient(kinds):
     losses = TaskLosses([KINDS[kind] for kind in kinds])(logits, labels)
     assert losses[0].item() == 0
     losses.sum().backward()
+    assert losses.shape == (len(kinds),)
     assert logits.grad[:, 0].tolist() == [0, 0, 0, 0]
     assert (logits.grad[:, 1:] != 0).any(dim=0).all()
 

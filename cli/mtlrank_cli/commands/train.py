@@ -20,7 +20,12 @@ def command(
         str | None, typer.Option(help="Comma-separated tasks. Default: all of mtlrank.yaml.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A name of `mtlrank models`.")] = None,
-    weighting: Annotated[str | None, typer.Option(help="manual, loss_scale or uncertainty.")] = None,
+    weighting: Annotated[
+        str | None,
+        typer.Option(
+            help="manual, loss_scale, uncertainty, dwa, pcgrad, ...: how the tasks' losses become one."
+        ),
+    ] = None,
     lambdas: Annotated[
         list[str] | None, typer.Option("--lambda", help="task=factor; repeat per task.")
     ] = None,
@@ -28,6 +33,10 @@ def command(
         list[str] | None,
         typer.Option("--set", help="Any key of mtlrank.yaml, such as model.experts=8; repeat."),
     ] = None,
+    log_gradients: Annotated[
+        bool,
+        typer.Option("--log-gradients", help="Norms and cosines of the tasks' gradients into history.csv."),
+    ] = False,
     resume_run: Annotated[
         str | None,
         typer.Option(
@@ -38,6 +47,8 @@ def command(
 ) -> None:
     """Train a model on the project's examples and measure it on the test window."""
     overrides = _overrides(model, weighting, lambdas or [], settings or [])
+    if log_gradients:
+        overrides["weighting.log_gradients"] = True
     if resume_run is not None and (overrides or tasks is not None):
         raise ConfigError("--resume continues a run as it was configured; leave out the other options")
     folder = project_folder(context)

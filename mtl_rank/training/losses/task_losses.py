@@ -1,0 +1,132 @@
+"""Per-task losses: each masked, each a mean over the rows that count."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtl_rank.config import Loss, Task
+from mtl_rank.data.labels import Target
+from mtl_rank.training.distributed import mean_over_processes
+from mtl_rank.training.losses.lognormal import Spread
+from mtl_rank.training.losses.pointwise import LOSSES
+
+
+def loss_of(task: Task, target: Target | None = None) -> Loss:
+    """The loss of a task: its own choice, or bce for a binary task and mse for a regression.
+
+    `balanced` becomes numbers: each class has half of the weight, and the mean weight of a row is 1.
+    """
+    loss = task.loss or Loss(name="bce" if task.kind == "binary" else "mse")
+    if not loss.balanced:
+        return loss
+    assert target is not None
+    return Loss(name=loss.name, w1=0.5 / target.mean, w0=0.5 / (1 - target.mean), smoothing=loss.smoothing)
+
+
+class TaskLosses(nn.Module):
+    """Mean loss of each task over the rows where its label is not NaN; exactly 0 where there is none.
+
+    weights: how much each row counts; the mean is the weighted one.
+
+    With several processes it is this process's sum over the mean count of all: the mean of these losses over
+    the processes is the loss of the global batch, however unevenly the rows of a task are spread.
+
+    What a loss compares with the label is the network's output, shifted so that the output itself is the
+    prediction and needs no correction afterwards:
+    - sampled: (task, share) when of that task's negative rows only a share is trained on. Its loss sees
+      logit - log(share), the logit among the rows that were kept (King & Zeng 2001, eq. 7). For every other task
+      the negatives that were kept count 1 / share, so that its loss is that over all rows in expectation.
+    - weighted_bce: logit + log(w1 / w0), the logit among rows that count w1 and w0 times.
+      NOTE[DIFF] the plain formula predicts those odds, w1 / w0 times too high.
+    - lognormal: the log of the mean less sigma^2 / 2, see `Spread`.
+    Label smoothing moves labels towards the base rate (Szegedy et al. 2016, sec. 7, with the prior in place of the
+    uniform distribution), which leaves their mean. Focal loss has its minimum elsewhere than at the true
+    probability, and nothing here puts that right.
+
+    targets: the fitted tasks, which `balanced`, smoothing and lognormal take their numbers from.
+
+    Shape: logits (B, T), labels (B, T), weights (B,) -> (T,)
+    """
+
+    shift: Tensor
+    smoothing: Tensor
+    rates: Tensor
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        sampled: tuple[int, float] | None = None,
+        targets: Sequence[Target] | None = None,
+    ) -> None:
+        super().__init__()
+        self._sampled = sampled
+        losses = [loss_of(task, targets[i] if targets is not None else None) for i, task in enumerate(tasks)]
+        self._columns = {
+            loss: [i for i, other in enumerate(losses) if other == loss] for loss in dict.fromkeys(losses)
+        }
+        shift = torch.tensor([math.log(loss.w1 / loss.w0) for loss in losses])
+        if sampled is not None:
+            shift[sampled[0]] -= math.log(sampled[1])
+        self._shifted = bool(shift.any())
+        self.register_buffer("shift", shift, persistent=False)
+        self._smoothed = any(loss.smoothing for loss in losses)
+        self.register_buffer("smoothing", torch.tensor([loss.smoothing for loss in losses]), persistent=False)
+        rates = [target.mean for target in targets] if targets is not None else [0.5] * len(losses)
+        self.register_buffer("rates", torch.tensor(rates, dtype=torch.float32), persistent=False)
+        self._lognormal = [i for i, loss in enumerate(losses) if loss.name == "lognormal"]
+        self.spread = (
+            Spread([targets[i].std if targets is not None else 1.0 for i in self._lognormal])
+            if self._lognormal
+            else None
+        )
+
+    def forward(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        defined = ~torch.isnan(labels)
+        targets = torch.nan_to_num(labels)
+        counts = self._counts(defined, labels, weights, logits.dtype)
+        if self.spread is not None and self.training:
+            columns = self._lognormal
+            self.spread.update((logits - targets)[:, columns], counts[:, columns])
+        outputs = self.location(logits)
+        if self._shifted:
+            outputs = outputs + self.shift
+        if self._smoothed:
+            targets = torch.lerp(targets, self.rates.to(targets.dtype), self.smoothing.to(targets.dtype))
+        total = (torch.where(defined, self._each(outputs, targets), 0) * counts).sum(dim=0)
+        # With no row at all the sum is 0 as well.
+        return total / mean_over_processes(counts.sum(dim=0)).clamp(min=torch.finfo(total.dtype).tiny)
+
+    def location(self, logits: Tensor) -> Tensor:
+        """(B, T) on the scale of the encoded labels: for lognormal the mean of the logarithms."""
+        if self.spread is None:
+            return logits
+        columns = torch.tensor(self._lognormal, device=logits.device)
+        return logits.index_add(1, columns, -self.spread().to(logits.dtype).expand(len(logits), -1))
+
+    def _each(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """(B, T) the loss of each row."""
+        if len(self._columns) == 1:
+            (loss,) = self._columns
+            return LOSSES[loss.name](loss, outputs, targets)
+        each = torch.zeros_like(outputs)
+        for loss, columns in self._columns.items():
+            found = LOSSES[loss.name](loss, outputs[:, columns], targets[:, columns])
+            each = each.index_copy(1, torch.tensor(columns, device=outputs.device), found)
+        return each
+
+    def _counts(self, defined: Tensor, labels: Tensor, weights: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """(B, T) how much each row counts for each task, 0 where it is undefined."""
+        counts = defined.to(dtype)
+        if weights is not None:
+            counts = counts * weights.unsqueeze(1)
+        if self._sampled is not None:
+            task, share = self._sampled
+            # How many rows each row stands for: 1 / share for a negative that was kept, but to its own task.
+            stands_for = torch.where(labels[:, task : task + 1] == 0, 1 / share, 1.0).repeat(
+                1, labels.shape[1]
+            )
+            stands_for[:, task] = 1.0
+            counts = counts * stands_for
+        return counts

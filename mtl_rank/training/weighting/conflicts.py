@@ -1,0 +1,48 @@
+"""TorchJD's weights of conflicting gradients, by the name of the method."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+from torchjd.aggregation import (
+    AlignedMTLWeighting,
+    CAGradWeighting,
+    IMTLGWeighting,
+    MGDAWeighting,
+    NashMTL,
+    PCGradWeighting,
+    UPGradWeighting,
+)
+from torchjd.linalg import QuadprogProjector
+
+# The Gramian of the gradients (T, T), of mean square 1 -> their weights (T,).
+Weigh = Callable[[Tensor], Tensor]
+
+
+def _per_task(weigh: Weigh) -> Weigh:
+    """Weights whose sum is 1 without conflict, times T: 1 each, as those of the other methods are."""
+    return lambda gramian: len(gramian) * weigh(gramian)
+
+
+def _nash_mtl() -> Weigh:
+    def weigh(gramian: Tensor) -> Tensor:
+        # It wants gradients: any with these inner products will do. Anew each time, so that it has no memory
+        # that a checkpoint would lack.
+        values, vectors = torch.linalg.eigh(gramian)
+        gradients = vectors * values.clamp(min=0).sqrt()
+        weights: Tensor = NashMTL(n_tasks=len(gramian), max_norm=0.0).weighting(gradients)
+        return weights * (len(gramian) / weights.sum())
+
+    return weigh
+
+
+WEIGH: Mapping[str, Callable[[], Weigh]] = {
+    "pcgrad": PCGradWeighting,
+    "mgda": lambda: _per_task(MGDAWeighting()),
+    # Gradients of norms 1 : 1000 still count in the projections.
+    "upgrad": lambda: _per_task(UPGradWeighting(projector=QuadprogProjector(norm_eps=1e-12, reg_eps=1e-12))),
+    "imtl_g": lambda: _per_task(IMTLGWeighting()),
+    "aligned_mtl": lambda: _per_task(AlignedMTLWeighting()),
+    "cagrad": lambda: _per_task(CAGradWeighting(c=0.5)),
+    "nashmtl": _nash_mtl,
+}
