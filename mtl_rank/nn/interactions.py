@@ -4,10 +4,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mtl_rank.nn.branch import Branch, BranchOutput, Inputs
 from mtl_rank.nn.layers import PerTask, linear
+
+# Rows whose intermediate products stay in a processor's cache.
+_CIN_ROWS = 32
 
 
 class FM(Branch):
@@ -54,10 +57,18 @@ class CIN(Branch):
 
     def forward(self, inputs: Inputs) -> BranchOutput:
         assert inputs.fields is not None
-        # (B, dim, m): the maps last, so that each layer is one product.
-        x0 = inputs.fields.transpose(1, 2)
+        parts = torch.split(inputs.fields, _CIN_ROWS) if len(inputs.fields) else [inputs.fields]
+        return BranchOutput(vector=torch.cat([self._pooled(part) for part in parts]))
+
+    def _pooled(self, fields: Tensor) -> Tensor:
+        """(B, m, dim) -> (B, maps of all layers): the sum over i in one product for all h and j, then that over j."""
+        rows, m, dim = fields.shape
+        x0 = fields.transpose(1, 2).reshape(rows * dim, m)
         x, pooled = x0, []
         for weight in self.weights:
-            x = linear((x.unsqueeze(3) * x0.unsqueeze(2)).flatten(2), weight)
-            pooled.append(x.sum(dim=1, dtype=torch.float32))
-        return BranchOutput(vector=torch.cat(pooled, dim=1))
+            maps = len(weight)
+            by_field = weight.view(maps, x.shape[1], m).transpose(1, 2).reshape(maps * m, x.shape[1])
+            over_i = linear(x, by_field).view(rows * dim, maps, m)
+            x = torch.bmm(over_i, x0.unsqueeze(2).to(over_i.dtype)).squeeze(2)
+            pooled.append(x.view(rows, dim, maps).sum(dim=1, dtype=torch.float32))
+        return torch.cat(pooled, dim=1)
