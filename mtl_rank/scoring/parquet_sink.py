@@ -56,6 +56,7 @@ class ParquetSink:
         self._replace = replace
         self._patience = patience or Patience()
         self._folder = JobFolder(target.work / job_id)
+        self._publish_lock = target.work / "publish.lock"
         self._committed: dict[int, tuple[Chunk, Details]] = {}
         self._finished = False
         self._lock: int | None = None
@@ -254,7 +255,7 @@ class ParquetSink:
         for path in new.rglob("*.parquet"):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        with locked(self.target.work / "publish.lock"):
+        with locked(self._publish_lock):
             self._refuse_misfit()
             if not self._replace and self.target.path.exists():
                 link_tree(self.target.path, new)
@@ -274,13 +275,19 @@ class ParquetSink:
         con.execute(f"COPY ({select}) TO $out ({options})", {"out": str(out), "note": note, **values})
 
     def _clear(self) -> None:
-        """Nothing of a finished job stays in the working folder."""
+        """Nothing of a finished job stays in the working folder, nor the folder once no job needs it."""
         remove_tree(self._folder.path)
         self._folder.lock.unlink(missing_ok=True)
         self._let_go()
+        try:
+            # Only its holder may remove a lock: others would go on with the file that was removed.
+            lock = try_lock(self._publish_lock)
+        except (BlockingIOError, FileNotFoundError):
+            return
         with suppress(OSError):
-            (self.target.work / "publish.lock").unlink(missing_ok=True)
+            self._publish_lock.unlink()
             self.target.work.rmdir()
+        os.close(lock)
 
     def _let_go(self) -> None:
         if self._me is not None:

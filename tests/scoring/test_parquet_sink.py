@@ -234,14 +234,27 @@ def test_a_reader_sees_old_scores_or_new_ones(folder):
     assert frozenset({("new", whole)}) in seen
 
 
+def write_at_once(start, target, job_id):
+    with sink_of(target, job_id) as sink:
+        for number in range(CHUNKS):
+            sink.commit(Chunk(number, number * ROWS, ROWS), scores_of(job_id, number))
+        start.wait(60)
+        sink.finish(CHUNKS)
+
+
 def test_jobs_that_finish_at_once_are_all_there(folder):
-    racing = [processes.Process(target=write_job, args=(folder, job_id)) for job_id in ("a", "b", "c")]
-    for process in racing:
-        process.start()
-    for process in racing:
-        process.join()
-    assert [process.exitcode for process in racing] == [0, 0, 0]
-    assert_holds(folder, "a", "b", "c")
+    for round_ in range(4):
+        job_ids = [f"{round_}{letter}" for letter in "abcdef"]
+        start = processes.Barrier(len(job_ids))
+        racing = [processes.Process(target=write_at_once, args=(start, folder, job_id)) for job_id in job_ids]
+        for process in racing:
+            process.start()
+        for process in racing:
+            process.join()
+        assert [process.exitcode for process in racing] == [0] * len(job_ids)
+        assert_holds(folder, *job_ids)
+        assert left_behind(folder) == []
+        shutil.rmtree(folder.path)
 
 
 def test_one_job_twice_is_refused_or_waits_and_finds_it_done(target):
