@@ -64,7 +64,11 @@ class Predictor:
 
         Raises DataError for a table that the encoder cannot read.
         """
-        logits = self.logits(self.encoder.encode(table, with_labels=False))
+        return self.predict_encoded(self.encoder.encode(table, with_labels=False))
+
+    def predict_encoded(self, rows: EncodedRows) -> dict[str, Doubles]:
+        """`predict` for rows that were encoded without labels, perhaps in another thread."""
+        logits = self.logits(rows)
         values = decode_outputs(logits, self.encoder.targets)
         found = {name: values[:, i] for i, name in enumerate(self.config.tasks)}
         for product, chain in self.config.products().items():

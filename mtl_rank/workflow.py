@@ -44,8 +44,8 @@ from mtl_rank.runs import (
 from mtl_rank.scoring.candidates import CandidateRules
 from mtl_rank.scoring.score import ScoreOptions, ScoreSummary
 from mtl_rank.scoring.score import score as score_candidates
+from mtl_rank.scoring.sinks import open_target
 from mtl_rank.scoring.sources import Pairs
-from mtl_rank.scoring.table import ScoresTarget
 from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import check_logging, fit
 from mtl_rank.training.precision import choose_precision, load_precision
@@ -261,7 +261,7 @@ def score(
     users: Any = None,
     items: Any = None,
     to: Path | str,
-    table: str = "scores",
+    table: str | None = None,
     as_of: datetime | None = None,
     replace: bool = False,
     wait: bool = True,
@@ -274,11 +274,12 @@ def score(
     allow_changed_features: bool = False,
     reporter: Reporter | None = None,
 ) -> ScoreSummary:
-    """Score candidates with a finished run into a table of a DuckDB file, each exactly once.
+    """Score candidates with a finished run into a table of a DuckDB file or parquet, each exactly once.
 
     run: its name or the beginning of it, None = the latest. candidates: a table, or text: a parquet path, one
-    SELECT for DuckDB, or `file.duckdb:table`. users, items: the same; every pair of them is a candidate. to: the
-    DuckDB file. The other options are those of `ScoreOptions` and `CandidateRules`.
+    SELECT for DuckDB, or `file.duckdb:table`. users, items: the same; every pair of them is a candidate. to: a
+    DuckDB file, a parquet file, or a folder, as `open_target` tells them apart. The other options are those of
+    `ScoreOptions` and `CandidateRules`.
     Raises MtlRankError for anything a user can mend, before any chunk is written where it can be known by then.
     """
     project, reporter = Path(project), reporter or Silent()
@@ -302,7 +303,7 @@ def score(
             repository,
             project,
             rows,
-            ScoresTarget(Path(to), table),
+            open_target(to, table),
             options,
             Path(folder),
             reporter,

@@ -1,5 +1,6 @@
-"""Which project a command works on."""
+"""Which project a command works on, and which paths are meant."""
 
+import os
 from pathlib import Path
 
 import typer
@@ -23,3 +24,9 @@ def project_folder(context: typer.Context) -> Path:
     raise ConfigError(
         f"no {CONFIG_NAME} in {here} or above; `mtlrank init DIR` makes a project, --project names one"
     )
+
+
+def from_here(path: str) -> str:
+    """A path of the command line made absolute; a slash at its end, which says that it is a folder, stays."""
+    slash = "/" if path.endswith(("/", os.sep)) else ""
+    return f"{Path(path).resolve()}{slash}"

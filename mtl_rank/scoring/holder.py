@@ -11,7 +11,14 @@ from uuid import uuid4
 # A process on another host cannot be looked at: it counts as alive for this long after its last commit.
 LEASE = timedelta(minutes=30)
 
+LONGEST_PAUSE_FOR_A_JOB = 2.0
+"""Seconds between two looks at a job that somebody else holds."""
+
 _TOKENS_OF_THIS_PROCESS: set[str] = set()
+
+
+class JobHeld(Exception):
+    """Another claim on the job is alive. The message says in one line whose."""
 
 
 @dataclass(frozen=True)

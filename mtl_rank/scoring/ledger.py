@@ -46,6 +46,18 @@ class Chunk:
     rows: int
 
 
+def check_chunks(job_id: str, committed: Mapping[int, Chunk], count: int) -> None:
+    """Raise ValueError unless there are `count` chunks that follow each other without a gap."""
+    row = 0
+    for number in range(count):
+        chunk = committed.get(number)
+        if chunk is None or chunk.first_row != row:
+            raise ValueError(f"job {job_id}: chunk {number} from row {row} on was not committed")
+        row += chunk.rows
+    if len(committed) != count:
+        raise ValueError(f"job {job_id} has {len(committed)} chunks, not {count}")
+
+
 @dataclass(frozen=True)
 class JobState:
     """A job as the ledger has it.

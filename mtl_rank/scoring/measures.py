@@ -34,23 +34,6 @@ class Measures:
     cells: Mapping[str, Mapping[int, int]]
 
     @staticmethod
-    def of(
-        table: pl.DataFrame,
-        scores: Mapping[str, Doubles],
-        views: Mapping[str, list[str]],
-        probabilities: Mapping[str, bool],
-    ) -> "Measures":
-        """Measure a chunk. views: by view, its columns in the table. probabilities: by task, whether it is one."""
-        missing = {
-            view: int(
-                table.select(pl.all_horizontal([_absent(table[name]) for name in columns]).sum()).item()
-            )
-            for view, columns in views.items()
-        }
-        cells = {task: _cells(scores[task], is_one) for task, is_one in probabilities.items()}
-        return Measures(table.height, missing, cells)
-
-    @staticmethod
     def total(parts: Iterable["Measures"]) -> "Measures":
         """The counts of all parts together."""
         rows, missing, cells = 0, Counter[str](), dict[str, Counter[int]]()
@@ -78,6 +61,19 @@ class Measures:
             task: {int(cell): n for cell, n in counts.items()} for task, counts in document["cells"].items()
         }
         return Measures(document["rows"], document["missing"], cells)
+
+
+def count_missing(table: pl.DataFrame, views: Mapping[str, list[str]]) -> dict[str, int]:
+    """By view, the rows of a retrieved table without any value of it. views: by view, its columns."""
+    absent = {
+        view: pl.all_horizontal([_absent(table[name]) for name in columns]).sum()
+        for view, columns in views.items()
+    }
+    return (
+        {view: int(count) for view, count in table.select(**absent).row(0, named=True).items()}
+        if views
+        else {}
+    )
 
 
 def views_of(repository: FeatureRepository) -> dict[str, list[str]]:
@@ -120,7 +116,8 @@ def _shares(cells: Mapping[int, int], edges: npt.NDArray[np.int64]) -> Doubles:
     return shares
 
 
-def _cells(values: Doubles, is_probability: bool) -> dict[int, int]:
+def count_cells(values: Doubles, is_probability: bool) -> dict[int, int]:
+    """How many finite values lie in each cell of the grid of `Measures`."""
     values = values[np.isfinite(values)]
     if is_probability:
         with np.errstate(divide="ignore"):

@@ -20,8 +20,9 @@ from mtl_rank.scoring.database import Patience
 from mtl_rank.scoring.expression import RankExpression
 from mtl_rank.scoring.job import run_job
 from mtl_rank.scoring.ledger import Details
+from mtl_rank.scoring.pipeline import Clock
 from mtl_rank.scoring.ranking import Ranking, check_columns
-from mtl_rank.scoring.sink import DuckDBSink
+from mtl_rank.scoring.sinks import Sink, Target, open_sink
 from mtl_rank.scoring.sources import Source, Wanted, open_source
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
 
@@ -70,17 +71,19 @@ class ScoreSummary:
     rows: candidates scored; written: those of this call; the rest was there before. kept: rows in the table, fewer
     where only the best of each key are. dropped: candidates left out before. missing: by view, the share of rows
     for which it had no value. psi: by task, the population stability index against the last finished job of the
-    table, `compared_with`; None = there is none to compare with.
+    table, `compared_with`; None = there is none to compare with. profile: seconds that each stage was busy in this
+    call; stages work at the same time, so their sum may exceed the seconds of the job.
     """
 
     job_id: str
     run_id: str
     path: str
-    table: str
+    table: str | None
     rows: int
     written: int
     seconds: float
     already_finished: bool
+    profile: Mapping[str, float]
     kept: int = 0
     dropped: int = 0
     as_of: str | None = None
@@ -97,12 +100,12 @@ def score(
     repository: FeatureRepository,
     project: Path,
     candidates: Any,
-    target: ScoresTarget,
+    target: Target,
     options: ScoreOptions,
     folder: Path,
     reporter: Reporter,
 ) -> ScoreSummary:
-    """Score candidates into a DuckDB table, each exactly once.
+    """Score candidates into a DuckDB table or parquet, each exactly once.
 
     The same run, candidates, time and table are the same job: run again, it continues after its last committed
     chunk, and changes nothing once it is finished.
@@ -115,11 +118,13 @@ def score(
     if not options.allow_changed_features:
         _refuse_changed_features(predictor, repository)
     ranking = _ranking(predictor, repository, options)
+    clock = Clock()
     wanted = Wanted(options.rules, options.as_of, options.carry, ranking.per if ranking else (), CHUNK_ROWS)
-    source = open_source(candidates, project, repository, wanted, folder)
+    with clock("candidates"):
+        source = open_source(candidates, project, repository, wanted, folder)
     if ranking:
         check_columns(ranking.expression, {**source.columns, **dict.fromkeys(predictor.outputs, "DOUBLE")})
-    sink = DuckDBSink(
+    sink = open_sink(
         target,
         _schema(predictor, repository, source, options, ranking),
         run_id=predictor.run.id,
@@ -132,7 +137,9 @@ def score(
         already_finished = sink.finished
         try:
             written = (
-                0 if already_finished else run_job(predictor, repository, source, ranking, sink, reporter)
+                0
+                if already_finished
+                else run_job(predictor, repository, source, ranking, sink, reporter, clock)
             )
         except KeyboardInterrupt:
             reporter.say(_how_to_continue(source, sink, options.as_of))
@@ -143,11 +150,12 @@ def score(
         job_id=state.job_id,
         run_id=state.run_id,
         path=str(target.path),
-        table=target.table,
+        table=target.table if isinstance(target, ScoresTarget) else None,
         rows=state.rows,
         written=written,
         seconds=time.monotonic() - started,
         already_finished=already_finished,
+        profile={stage: round(seconds, 3) for stage, seconds in clock.seconds.items()},
         **{name: state.details[name] for name in _REPORTED if name in state.details},
     )
 
@@ -202,7 +210,7 @@ def _refuse_changed_features(predictor: Predictor, repository: FeatureRepository
         )
 
 
-def _how_to_continue(source: Source, sink: DuckDBSink, as_of: datetime | None) -> str:
+def _how_to_continue(source: Source, sink: Sink, as_of: datetime | None) -> str:
     committed = sum(chunk.rows for chunk in sink.committed.values())
     # Of `--as-of now` the next run would make another time, and so another job.
     time = f", with --as-of {as_of.isoformat()}" if as_of is not None else ""

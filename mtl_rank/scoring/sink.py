@@ -14,16 +14,11 @@ import pyarrow as pa
 from mtl_rank.errors import ScoresError
 from mtl_rank.features.sql import quote, quote_all
 from mtl_rank.scoring.database import Database, Patience
-from mtl_rank.scoring.holder import Holder
-from mtl_rank.scoring.ledger import Chunk, Details, JobState, Ledger
+from mtl_rank.scoring.holder import LONGEST_PAUSE_FOR_A_JOB, Holder, JobHeld
+from mtl_rank.scoring.ledger import Chunk, Details, JobState, Ledger, check_chunks
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget, columns_of, create_table, is_view
 
-_LONGEST_PAUSE_FOR_A_JOB = 2.0
 _SECONDS_TO_RELEASE = 5.0
-
-
-class _JobHeld(Exception):
-    """Another claim on the job is alive. The message says in one line whose."""
 
 
 class DuckDBSink:
@@ -89,9 +84,9 @@ class DuckDBSink:
         try:
             claimed = self._patience.retry(
                 lambda: self._database.transact(lambda con: self._claim(con, me)),
-                _JobHeld,
+                JobHeld,
                 self._patience.job,
-                _LONGEST_PAUSE_FOR_A_JOB,
+                LONGEST_PAUSE_FOR_A_JOB,
             )
         except BaseException:
             me.let_go()
@@ -150,7 +145,7 @@ class DuckDBSink:
         if self._finished:
             return
         me = self._held()
-        self._require_chunks(chunks)
+        check_chunks(self.job_id, self._committed, chunks)
 
         def end(con: duckdb.DuckDBPyConnection) -> None:
             self._require_tables(con)
@@ -203,7 +198,7 @@ class DuckDBSink:
         if job and job.state == "finished":
             return True, self._ledger.chunks(con, self.job_id)
         if job and job.state == "running":
-            raise _JobHeld(f"job {self.job_id} for {self._target} is running: {job.holder} holds it")
+            raise JobHeld(f"job {self.job_id} for {self._target} is running: {job.holder} holds it")
         if job and job.state == "stopped" and job.replace != self._replace:
             begun = "with" if job.replace else "without"
             raise ScoresError(
@@ -273,16 +268,6 @@ class DuckDBSink:
                 "the candidates or the chunk size changed since it began"
             )
         return before is not None
-
-    def _require_chunks(self, count: int) -> None:
-        row = 0
-        for number in range(count):
-            chunk = self._committed.get(number)
-            if chunk is None or chunk.first_row != row:
-                raise ValueError(f"job {self.job_id}: chunk {number} from row {row} on was not committed")
-            row += chunk.rows
-        if len(self._committed) != count:
-            raise ValueError(f"job {self.job_id} has {len(self._committed)} chunks, not {count}")
 
     def _held(self) -> Holder:
         if self._me is None:

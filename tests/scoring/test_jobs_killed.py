@@ -27,7 +27,7 @@ STAGES: list[tuple[str, str, int]] = [
     ("snapshot", "snapshot_rows", 1),
     ("claim", "_claim", 1),
     ("retrieve", "batches", 1),
-    ("forward", "predict", 3),
+    ("forward", "predict_encoded", 3),
     ("transaction", "_insert", 3),
     ("finish", "finish", 1),
     ("end", "end", 1),
@@ -205,10 +205,24 @@ def test_a_replacement_killed_on_its_way_leaves_the_old_scores_or_the_new(
     assert scores_of(path).equals(expected)
 
 
+@pytest.mark.parametrize(("at", "call"), [("commit", 3), ("_publish_folder", 1), ("put_folder", 1)])
+def test_parquet_killed_on_its_way_is_published_whole(
+    shell: Shell, expected: pl.DataFrame, tmp_path: Path, at: str, call: int
+) -> None:
+    folder = tmp_path / "scores"
+    killed = shell.run(score(folder, "--to", f"{folder}/"), signal=signal.SIGKILL, at=at, call=call)
+    assert killed["code"] == -signal.SIGKILL
+    assert not folder.exists() or at == "put_folder"
+    assert shell.run(score(folder, "--to", f"{folder}/"))["code"] == 0
+    table = pl.read_parquet(folder / "*" / "*.parquet", hive_partitioning=False)
+    assert table.drop(STAMPS).equals(expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["scores"]
+
+
 def test_ctrl_c_says_how_to_continue(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "scores.duckdb"
     arguments = score(path, "--as-of", "2026-03-31T09:00")
-    stopped = shell.run(arguments, signal=signal.SIGINT, at="predict", call=3)
+    stopped = shell.run(arguments, signal=signal.SIGINT, at="predict_encoded", call=3)
     assert (stopped["code"], stopped["out"]) == (130, "")
     assert "Traceback" not in stopped["err"]
     rows = assert_whole_chunks(path)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtl_rank.scoring.measures import Measures, stability_index
+from mtl_rank.scoring.measures import Measures, count_cells, count_missing, stability_index
 
 VIEWS = {"user_stats": ["user_stats__clicks", "user_stats__rate"], "item": ["item__brand"]}
 TASKS = {"ctr": True, "dwell": False}
@@ -30,7 +30,8 @@ def measured(rows, seed=0):
 
 
 def of(table, scores):
-    return Measures.of(table, scores, VIEWS, TASKS)
+    cells = {task: count_cells(scores[task], is_probability) for task, is_probability in TASKS.items()}
+    return Measures(table.height, count_missing(table, VIEWS), cells)
 
 
 def test_a_view_is_missing_where_it_has_no_value_at_all():

@@ -172,3 +172,40 @@ def test_an_older_run_can_be_named_by_the_beginning_of_its_name(
     assert mr.score(project, candidates=CANDIDATES, to=tmp_path / "new.duckdb").run_id == new.id
     mr.score(project, old.id[:-1], candidates=CANDIDATES, to=tmp_path / "old.duckdb")
     assert scores_of(tmp_path / "old.duckdb").equals(scores_of(scored))
+
+
+def test_scores_go_to_parquet_as_they_go_to_a_table(
+    trained: Path, scored: Path, wanted: pl.DataFrame, tmp_path: Path
+) -> None:
+    expected = scores_of(scored)
+    file = ("--candidates", CANDIDATES, "--to", tmp_path / "scores.parquet", "--json")
+    first = mtlrank("score", *file, cwd=trained).document
+    assert (first["written"], first["table"]) == (wanted.height, None)
+    assert pl.read_parquet(tmp_path / "scores.parquet").drop(STAMPS).equals(expected)
+    again = mtlrank("score", *file, cwd=trained).document
+    assert (again["written"], again["already_finished"], again["missing"]) == (0, True, first["missing"])
+    [job] = mtlrank("jobs", "--to", tmp_path / "scores.parquet", "--json").document
+    assert (job["job_id"], job["state"], job["rows"]) == (first["job_id"], "finished", wanted.height)
+
+    for days in (0, 1):
+        at = (wanted["event_timestamp"][0] - timedelta(days=days)).isoformat()
+        daily = ("--candidates", CANDIDATES, "--to", f"{tmp_path}/daily/", "--as-of", at, "--json")
+        outcome = mtlrank("score", *daily, cwd=trained)
+        assert outcome.code == 0, outcome.err
+    assert sorted(path.name for path in (tmp_path / "daily").iterdir()) == [
+        "date=2026-03-30",
+        "date=2026-03-31",
+    ]
+    today = pl.read_parquet(tmp_path / "daily" / "date=2026-03-31" / "*.parquet", hive_partitioning=False)
+    assert today.drop(STAMPS).equals(expected)
+    assert outcome.document["compared_with"] is not None
+    assert "table 'scores'" not in mtlrank("score", *daily[:-1], cwd=trained).out
+
+
+def test_the_profile_names_every_stage(trained: Path, tmp_path: Path) -> None:
+    arguments = ("score", "--candidates", CANDIDATES, "--to", tmp_path / "s.duckdb")
+    outcome = mtlrank(*arguments, "--profile", cwd=trained)
+    for stage in ("candidates", "retrieve", "encode", "predict", "rank", "write"):
+        assert stage in outcome.out
+    summary = mtlrank(*arguments, "--json", "--replace", cwd=trained).document
+    assert max(summary["profile"].values()) <= summary["seconds"]

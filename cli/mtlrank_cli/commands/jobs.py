@@ -1,10 +1,10 @@
 """mtlrank jobs"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mtlrank_cli.context import from_here
 from mtlrank_cli.output import print_json, print_line, print_table
 
 if TYPE_CHECKING:
@@ -15,15 +15,16 @@ EXAMPLE = "Example: `mtlrank jobs --to scores.duckdb`"
 
 
 def command(
-    to: Annotated[Path, typer.Option(help="Where `mtlrank score` writes; from the current folder.")],
-    table: Annotated[str, typer.Option(help="Table in the file.")] = "scores",
+    to: Annotated[str, typer.Option(help="Where `mtlrank score` writes; from the current folder.")],
+    table: Annotated[
+        str | None, typer.Option(help="Table in the DuckDB file.", show_default="scores")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """List the scoring jobs of a table, the last one at work first; also while one runs."""
-    from mtl_rank.scoring.sink import jobs
-    from mtl_rank.scoring.table import ScoresTarget
+    """List the scoring jobs of a table or folder, the last one at work first; also while one runs."""
+    from mtl_rank.scoring.sinks import list_jobs, open_target
 
-    found = jobs(ScoresTarget(to.resolve(), table))
+    found = list_jobs(open_target(from_here(to), table))
     if as_json:
         print_json([_document(job) for job in found])
         return

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mtl_rank.errors import ConfigError
-from mtlrank_cli.context import project_folder
-from mtlrank_cli.output import print_json, print_line
+from mtlrank_cli.context import from_here, project_folder
+from mtlrank_cli.output import print_json, print_line, print_table
 from mtlrank_cli.progress import progress
 
 if TYPE_CHECKING:
@@ -22,9 +21,10 @@ EXAMPLE = "Example: `mtlrank score --candidates data/candidates.parquet --to sco
 def command(
     context: typer.Context,
     to: Annotated[
-        Path,
+        str,
         typer.Option(
-            help="The DuckDB file for the scores, made if it does not exist; from the current folder."
+            help="The DuckDB file for the scores, made if it does not exist; or name.parquet; or a folder for files "
+            "by day, ending with a slash. From the current folder."
         ),
     ],
     run: Annotated[
@@ -41,7 +41,9 @@ def command(
         str | None, typer.Option(help="With --items, instead of --candidates: every user with every item.")
     ] = None,
     items: Annotated[str | None, typer.Option(help="As --candidates; see --users.")] = None,
-    table: Annotated[str, typer.Option(help="Table in the file.")] = "scores",
+    table: Annotated[
+        str | None, typer.Option(help="Table in the DuckDB file.", show_default="scores")
+    ] = None,
     as_of: Annotated[
         str | None,
         typer.Option(
@@ -85,9 +87,10 @@ def command(
             help="Score although the feature service is not as it was when the run was trained.",
         ),
     ] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time went.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Score candidates into a DuckDB table, each exactly once; run again, an unfinished job continues."""
+    """Score candidates into a DuckDB table or parquet, each exactly once; run again, an unfinished job continues."""
     time = _time(as_of)
     folder = project_folder(context)
     from mtl_rank import score
@@ -99,7 +102,7 @@ def command(
             candidates=candidates,
             users=users,
             items=items,
-            to=to.resolve(),
+            to=from_here(to),
             table=table,
             as_of=time,
             replace=replace,
@@ -125,7 +128,12 @@ def command(
         )
         for line in _remarks(summary):
             print_line(line)
-    print_line(f"scores: table {summary.table!r} in {summary.path}")
+    print_line(f"scores: {f'table {summary.table!r} in ' if summary.table else ''}{summary.path}")
+    if profile:
+        rows = [
+            (stage, f"{busy:.2f}", f"{busy / summary.seconds:.0%}") for stage, busy in summary.profile.items()
+        ]
+        print_table("stages, at work at the same time", ("stage", "busy seconds", "of the job"), rows)
 
 
 def _remarks(summary: "ScoreSummary") -> Iterator[str]:

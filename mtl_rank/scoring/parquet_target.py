@@ -1,0 +1,182 @@
+"""Scores in parquet and the jobs that are in them: every file says itself which job wrote it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mtl_rank.errors import ScoresError
+from mtl_rank.scoring.holder import Holder
+from mtl_rank.scoring.ledger import Chunk, JobState
+
+NOTE = "mtlrank"
+DATE = "date"
+_JOB_FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class ParquetTarget:
+    """One parquet file, or a folder with a folder `date=2026-03-31` per day of the event timestamps."""
+
+    path: Path
+    is_folder: bool
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def work(self) -> Path:
+        """Where jobs that are not finished keep their chunks."""
+        return self.path.with_name(f".{self.path.name}.jobs")
+
+    def files(self) -> list[Path]:
+        """The files of scores that are there.
+
+        Raises:
+            ScoresError: the path is something else, or holds files that no job wrote.
+        """
+        if not self.path.exists():
+            return []
+        if self.path.is_dir() != self.is_folder:
+            raise ScoresError(f"{self.path} is {'no' if self.is_folder else 'a'} folder: choose another path")
+        if not self.is_folder:
+            return [self.path]
+        found = sorted(path for path in self.path.rglob("*") if path.is_file())
+        foreign = [path for path in found if path.suffix != ".parquet" or job_of_file(path) is None]
+        if foreign:
+            raise ScoresError(
+                f"{self.path} holds {foreign[0].relative_to(self.path)}, which are no scores: name an empty folder"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The working folder of one job."""
+
+    path: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.path.with_suffix(".lock")
+
+    def begin(self, note: Mapping[str, Any], holder: Holder) -> None:
+        """Make the folder, and say in it what the job is and who works on it."""
+        self.path.mkdir(exist_ok=True)
+        for partial in self.path.glob("*.partial"):
+            partial.unlink()
+        document = json.dumps({**note, "holder": asdict(holder)})
+        new = self.path / f"{_JOB_FILE}.partial"
+        new.write_text(document, encoding="utf-8")
+        new.replace(self.path / _JOB_FILE)
+
+    def note(self) -> dict[str, Any] | None:
+        """What `begin` said; None when the job was killed before, or has ended meanwhile."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / _JOB_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return found
+
+    def chunk_file(self, number: int) -> Path:
+        return self.path / f"chunk-{number:06d}.parquet"
+
+    def chunks(self) -> dict[int, tuple[Chunk, dict[str, Any]]]:
+        """The committed chunks by number, with what was said of each."""
+        found = {}
+        for path in sorted(self.path.glob("chunk-*.parquet")):
+            note = read_note(path)
+            assert note is not None
+            chunk = Chunk(**note["chunk"])
+            found[chunk.number] = (chunk, note["details"])
+        return found
+
+
+def job_of_file(path: Path) -> str | None:
+    """The job that wrote a file of a folder, from its name `<job>-0.parquet`; None when that is no such name."""
+    job_id, dash, number = path.stem.rpartition("-")
+    return job_id if dash and number.isdecimal() else None
+
+
+def read_note(path: Path) -> dict[str, Any] | None:
+    """What a file says of itself; None when it was not written by a job.
+
+    Raises:
+        ScoresError: it is no parquet file.
+    """
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+    except (pa.ArrowException, OSError) as error:
+        raise ScoresError(f"{path} is no parquet file: {str(error).splitlines()[0]}") from None
+    text = metadata.get(NOTE.encode())
+    note: dict[str, Any] | None = None if text is None else json.loads(text)
+    return note
+
+
+def published(target: ParquetTarget) -> dict[str, JobState]:
+    """The finished jobs whose scores are there, by id.
+
+    Raises:
+        ScoresError: something there is no scores.
+    """
+    found: dict[str, JobState] = {}
+    for path in target.files():
+        if target.is_folder and job_of_file(path) in found:
+            continue
+        note = read_note(path)
+        if note is None:
+            raise ScoresError(f"{path} was not written by mtl_rank: choose another path")
+        job = JobState(
+            job_id=note["job_id"],
+            run_id=note["run_id"],
+            state="finished",
+            replace=note["replace"],
+            chunks=note["chunks"],
+            rows=note["rows"],
+            updated_at=datetime.fromisoformat(note["finished_at"]),
+            holder=None,
+            details=note["details"],
+        )
+        found[job.job_id] = job
+    return found
+
+
+def parquet_jobs(target: ParquetTarget) -> list[JobState]:
+    """All jobs whose scores are there or under way, the last one at work first.
+
+    Raises:
+        ScoresError: there is nothing, or something else.
+    """
+    if not target.path.exists() and not target.work.exists():
+        raise ScoresError(f"{target.path} does not exist")
+    finished = published(target)
+    working = [job for job in _working(target) if job.job_id not in finished]
+    return sorted([*finished.values(), *working], key=lambda job: job.updated_at, reverse=True)
+
+
+def _working(target: ParquetTarget) -> Iterator[JobState]:
+    for path in target.work.glob("*/"):
+        folder = JobFolder(path)
+        note = folder.note()
+        if note is None:
+            continue
+        chunks = [chunk for chunk, _ in folder.chunks().values()]
+        updated_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        holder = Holder(**note["holder"])
+        running = holder.is_alive(updated_at)
+        yield JobState(
+            job_id=note["job_id"],
+            run_id=note["run_id"],
+            state="running" if running else "stopped",
+            replace=note["replace"],
+            chunks=len(chunks),
+            rows=sum(chunk.rows for chunk in chunks),
+            updated_at=updated_at,
+            holder=holder if running else None,
+            details=note["details"],
+        )

@@ -1,0 +1,111 @@
+"""Files and folders that appear whole: written under another name, then put in their place in one step."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PARTIAL = ".partial"
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+    """A name to write a file under; it becomes `path`, on the disk and not only in memory, when the block ends."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def put_folder(new: Path, path: Path) -> None:
+    """Put the folder `new` in the place of `path`, which may not exist. The old folder is then called `new`.
+
+    On Linux the two are exchanged in one step. Elsewhere, and on file systems that cannot, there is a moment without
+    any folder, but never one with a mixture.
+    """
+    for folder in (new, *(child for child in new.rglob("*") if child.is_dir())):
+        _sync_folder(folder)
+    if not path.exists():
+        new.rename(path)
+    elif not _exchange(new, path):
+        old = new.with_name(new.name + ".old")
+        path.rename(old)
+        new.rename(path)
+        old.rename(new)
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock file, waiting for it; the kernel frees it when its holder dies."""
+    file = try_lock(path, wait=True)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def try_lock(path: Path, *, wait: bool = False) -> int:
+    """Lock a file and return its descriptor; closing it, or dying, frees the lock.
+
+    Raises BlockingIOError when it is held and `wait` is False.
+    """
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BaseException:
+            os.close(file)
+            raise
+        # Its last holder may have removed the file: then this lock is on nothing that others see.
+        with suppress(FileNotFoundError):
+            if os.fstat(file).st_ino == path.stat().st_ino:
+                return file
+        os.close(file)
+
+
+def link_tree(old: Path, new: Path) -> None:
+    """Give every file below `old` a second name at the same place below `new`."""
+    for path in old.rglob("*"):
+        if path.is_file():
+            other = new / path.relative_to(old)
+            other.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, other)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder, if it is there."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where that is not possible."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT_EXCHANGE:
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
