@@ -1,5 +1,6 @@
 """Metrics as pure functions on arrays: exact, without a model and without files."""
 
+from mtl_rank.metrics._checks import Positions
 from mtl_rank.metrics.bootstrap import RESAMPLED, Difference, difference, interval, resampled, user_draws
 from mtl_rank.metrics.lists import GroupedMetric, OrderedLists
 from mtl_rank.metrics.ordered import Ordered, Reliability, Thresholds, score_histogram
@@ -20,6 +21,7 @@ __all__ = [
     "GroupedMetric",
     "Ordered",
     "OrderedLists",
+    "Positions",
     "Reliability",
     "Thresholds",
     "auc",

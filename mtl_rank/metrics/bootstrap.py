@@ -102,8 +102,7 @@ class _Binary:
         self, labels: ArrayLike, predictions: ArrayLike, codes: NDArray[np.int32], users: int
     ) -> None:
         y, p = binary(labels), column("predictions", predictions)
-        ordered = Ordered.of(y, p, keep_order=True)
-        assert ordered.order is not None
+        ordered = Ordered.of(y, p)
         self._y, self._ties = ordered.labels, ordered.ties
         self._users = codes[ordered.order]
         values, impressions = OrderedLists.of(y, p, codes, order=ordered.order).group_aucs()

@@ -1,12 +1,16 @@
 """Rows sorted by group and score once: the lists that users or requests saw, for every metric within them."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mtl_rank.metrics._checks import Array, column, starts_of_runs, weights_of
+from mtl_rank.metrics._checks import Array, Positions, column, positions, starts_of_runs, weights_of
+
+_PART = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class OrderedLists:
         scores: ArrayLike,
         groups: ArrayLike,
         weights: ArrayLike | None = None,
-        order: NDArray[np.intp] | None = None,
+        order: Positions | None = None,
     ) -> "OrderedLists":
         """Sort rows by group and score. labels: (N,) checked. order: of the rows by score, where it is known.
 
@@ -51,9 +55,18 @@ class OrderedLists:
         w = weights_of(weights, len(labels))
         keys = group_keys(groups, len(labels))
         if order is None:
-            order = np.argsort(s)
+            order = positions(np.argsort(s))
         order = order[np.argsort(keys[order], kind="stable")]
         return OrderedLists(keys[order], labels[order], s[order], None if w is None else w[order])
+
+    def parts(self) -> Iterator["OrderedLists"]:
+        """Whole groups, about a million rows at a time: what is computed per row stays small."""
+        wanted = np.arange(0, len(self.keys), _PART)
+        firsts: list[int] = self.starts[np.searchsorted(self.starts, wanted, "right") - 1].tolist()
+        for start, end in pairwise([*dict.fromkeys(firsts), len(self.keys)]):
+            rows = slice(start, end)
+            mass = None if self.mass is None else self.mass[rows]
+            yield OrderedLists(self.keys[rows], self.labels[rows], self.scores[rows], mass)
 
     @cached_property
     def starts(self) -> NDArray[np.intp]:
@@ -72,8 +85,13 @@ class OrderedLists:
 
     def group_aucs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(G,) AUC of each group, NaN with one class, and (G,) its impressions: rows, or their weights."""
-        if not len(self.keys):
+        found = [part._group_aucs() for part in self.parts()]
+        if not found:
             return np.empty(0), np.empty(0)
+        values, impressions = zip(*found, strict=True)
+        return np.concatenate(values), np.concatenate(impressions)
+
+    def _group_aucs(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         weighted = self.mass is not None
         mass = self.mass if self.mass is not None else np.ones(len(self.keys))
         y = self.labels.astype(bool, copy=False)
@@ -100,8 +118,15 @@ class OrderedLists:
 
     def ndcg(self, k: int) -> GroupedMetric:
         """Mean over groups of DCG@k / ideal DCG@k; groups without relevance are left out and counted."""
-        found = self.top(k)
-        return self._mean(found.dcg(), self._ideal_dcg(k, found.positives))
+        return self._mean(k, lambda lists, top: (top.dcg(), lists._ideal_dcg(k, top.positives)))
+
+    def recall(self, k: int) -> GroupedMetric:
+        """Mean over groups of the share of the group's positives in its top k."""
+        return self._mean(k, lambda _, top: (top.per_group(top.expected), top.positives))
+
+    def map(self, k: int) -> GroupedMetric:
+        """Mean over groups of AP@k = sum over hits in the top k of precision at the hit, over min(positives, k)."""
+        return self._mean(k, lambda _, top: (top.precisions(), np.minimum(top.positives, k)))
 
     def _ideal_dcg(self, k: int, positives: Array) -> Array:
         if self.labels.dtype == bool:
@@ -110,25 +135,8 @@ class OrderedLists:
         order = np.lexsort((self.labels, self.keys))
         return OrderedLists(self.keys, self.labels[order], self.labels[order], None).top(k).dcg()
 
-    def recall(self, k: int) -> GroupedMetric:
-        """Mean over groups of the share of the group's positives in its top k."""
-        top = self.top(k)
-        return self._mean(top.per_group(top.expected), top.positives)
-
-    def map(self, k: int) -> GroupedMetric:
-        """Mean over groups of AP@k = sum over hits in the top k of precision at the hit, over min(positives, k)."""
-        top = self.top(k)
-        # Within a block of m tied rows with r hits, in random order (McSherry and Najork 2008): a hit at its
-        # j-th place has on average (j - 1) (r - 1) / (m - 1) hits of the block before it.
-        hits = top.expected * top.tied
-        above = (top.place - 1) * (hits - 1) / np.maximum(top.tied - 1, 1)
-        precision = (top.before + 1 + above) / top.rank
-        return self._mean(top.per_group(top.expected * precision), np.minimum(top.positives, k))
-
     def top(self, k: int) -> "Top":
-        """The k best rows of every group. Raises ValueError for k < 1."""
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
+        """The k best rows of every group."""
         rows, groups = len(self.keys), len(self.starts)
         ends = self.starts + self.sizes
         # Row by row from each group's end: place i of group g is row ends[g] - 1 - i.
@@ -153,7 +161,14 @@ class OrderedLists:
             before=running[ends][group] - running[block_ends[block]],
         )
 
-    def _mean(self, gained: Array, possible: Array) -> GroupedMetric:
+    def _mean(self, k: int, measure: Callable[["OrderedLists", "Top"], tuple[Array, Array]]) -> GroupedMetric:
+        """measure: a group's gain and the most it could have been, (G,) each; the mean of their ratios."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, not {k}")
+        found = [measure(part, part.top(k)) for part in self.parts()]
+        gained, possible = (
+            (np.concatenate(side) for side in zip(*found, strict=True)) if found else (np.empty(0),) * 2
+        )
         used = possible > 0
         values = np.divide(gained, possible, out=np.zeros(len(gained)), where=used)
         return self._average(values, used, np.ones(len(values)))
@@ -183,6 +198,14 @@ class Top:
 
     def per_group(self, values: Array) -> Array:
         return np.bincount(self.group, values, minlength=self.groups)
+
+    def precisions(self) -> Array:
+        """(G,) sum over the hits of the precision at the hit."""
+        # Within a block of m tied rows with r hits, in random order (McSherry and Najork 2008): a hit at its
+        # j-th place has on average (j - 1) (r - 1) / (m - 1) hits of the block before it.
+        hits = self.expected * self.tied
+        above = (self.place - 1) * (hits - 1) / np.maximum(self.tied - 1, 1)
+        return self.per_group(self.expected * (self.before + 1 + above) / self.rank)
 
     def dcg(self) -> Array:
         return self.per_group(self.expected / np.log2(self.rank + 1))

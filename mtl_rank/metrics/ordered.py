@@ -5,13 +5,24 @@ Ten million rows take about a second to sort; each metric on top of the order is
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mtl_rank.metrics._checks import Array, binary, blocks, column, starts_of_runs, weights_of
+from mtl_rank.metrics._checks import (
+    Array,
+    Positions,
+    binary,
+    blocks,
+    column,
+    positions,
+    starts_of_runs,
+    weights_of,
+)
 
-Counts = NDArray[np.int64] | NDArray[np.float64]
+# Whole numbers where rows have no weights, else float64.
+Counts = Array
 
 
 @dataclass(frozen=True)
@@ -49,38 +60,36 @@ class Ordered:
     """Labelled rows, lowest score first.
 
     labels, scores: (N,). mass: (N,) the rows' weights; None = each counts once. order: (N,) the rows' positions
-    in what was sorted; None when it was not asked for.
+    in what was sorted.
     """
 
     labels: NDArray[np.bool_]
     scores: Array
     mass: NDArray[np.float64] | None
-    order: NDArray[np.intp] | None = None
+    order: Positions
 
     @staticmethod
-    def of(
-        labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None, *, keep_order: bool = False
-    ) -> "Ordered":
+    def of(labels: ArrayLike, scores: ArrayLike, weights: ArrayLike | None = None) -> "Ordered":
         """Sort rows by score. Raises ValueError for NaN or a label that is not 0 or 1."""
         y = binary(labels)
         s = column("scores", scores, len(y))
         w = weights_of(weights, len(y))
-        order = np.argsort(s)
-        return Ordered(y[order], s[order], None if w is None else w[order], order if keep_order else None)
+        order = positions(np.argsort(s))
+        return Ordered(y[order], s[order], None if w is None else w[order], order)
 
     @cached_property
-    def ties(self) -> NDArray[np.intp]:
+    def ties(self) -> Positions:
         """(R,) where each run of equal scores begins."""
-        return starts_of_runs(self.scores)
+        return positions(starts_of_runs(self.scores))
 
     @cached_property
     def masses(self) -> tuple[Counts, Counts]:
         """(R,) mass of positives and of all rows in each run: whole numbers without weights."""
-        ends = np.append(self.ties[1:], len(self.labels)) - 1
-        if self.mass is None:
-            hits = np.cumsum(self.labels, dtype=np.int64)[ends]
-            return np.diff(hits, prepend=0), np.diff(ends, prepend=-1)
-        return np.add.reduceat(self.mass * self.labels, self.ties), np.add.reduceat(self.mass, self.ties)
+        if self.mass is not None:
+            return np.add.reduceat(self.mass * self.labels, self.ties), np.add.reduceat(self.mass, self.ties)
+        total = np.diff(self.ties, append=self.ties.dtype.type(len(self.labels)))
+        hits = np.cumsum(self.labels, dtype=self.ties.dtype)[self.ties + (total - 1)]
+        return np.diff(hits, prepend=hits.dtype.type(0)), total
 
     def auc(self) -> float | None:
         """Chance that a positive outscores a negative, ties counting half; None with one class.
@@ -90,10 +99,15 @@ class Ordered:
         if not len(self.labels):
             return None
         positive, total = self.masses
-        negative = total - positive
+        positives, negatives = positive.sum().item(), (total.sum() - positive.sum()).item()
+        twice_won, below = 0.0 if self.mass is not None else 0, 0
+        for part in blocks(len(total)):
+            p, n = _wide(positive[part]), _wide(total[part]) - _wide(positive[part])
+            upto = np.cumsum(n) + below
+            twice_won += (p @ (2 * upto - n)).item()
+            below = upto[-1].item()
         # As Python numbers: the product of two counts of ten digits has no room in 64 bits.
-        pairs: float = positive.sum().item() * negative.sum().item()
-        twice_won: float = (positive @ (2 * np.cumsum(negative) - negative)).item()
+        pairs: float = positives * negatives
         return twice_won / (2 * pairs) if pairs > 0 else None
 
     def pr_auc(self) -> float | None:
@@ -101,11 +115,13 @@ class Ordered:
         if not len(self.labels):
             return None
         positive, total = (masses[::-1] for masses in self.masses)
-        hits, seen = np.cumsum(positive), np.cumsum(total)
-        if not hits[-1] > 0:
-            return None
-        precision = np.divide(hits, seen, out=np.zeros(len(hits)), where=seen > 0)
-        return float(positive @ precision / hits[-1])
+        gained, hits, seen = 0.0, 0.0, 0.0
+        for part in blocks(len(total)):
+            found = np.cumsum(positive[part], dtype=np.float64) + hits
+            rows = np.cumsum(total[part], dtype=np.float64) + seen
+            gained += float(positive[part] @ np.divide(found, rows, out=np.zeros(len(found)), where=rows > 0))
+            hits, seen = float(found[-1]), float(rows[-1])
+        return gained / hits if hits > 0 else None
 
     def reliability(self, bins: int = 20) -> Reliability:
         """Predicted against observed rate in equal-mass bins; the scores are probabilities.
@@ -116,26 +132,24 @@ class Ordered:
         if bins < 1:
             raise ValueError(f"bins must be at least 1, not {bins}")
         empty = np.empty(0)
-        if not len(self.labels):
+        if not len(self.labels) or not (mass := self.masses[1].sum().item()) > 0:
             return Reliability(empty, empty, empty)
         positive, total = self.masses
-        mass = total.sum()
-        if not mass > 0:
-            return Reliability(empty, empty, empty)
-        below = np.cumsum(total) - total
-        run_bin = (bins * below / mass).astype(np.int64)
-        firsts = starts_of_runs(run_bin)
-        bin_mass = np.add.reduceat(total, firsts).astype(np.float64)
-        bin_positive = np.add.reduceat(positive, firsts)
-        promised = np.add.reduceat(self._promised(), firsts)
-        held = bin_mass > 0
-        return Reliability(
-            promised[held] / bin_mass[held], bin_positive[held] / bin_mass[held], bin_mass[held]
+        below = np.cumsum(total, dtype=total.dtype) - total
+        # below is rising and whole without weights: bins * below / mass >= i is below >= i * mass / bins.
+        firsts = np.unique(np.searchsorted(below, np.arange(bins) * mass / bins))
+        firsts = firsts[firsts < len(total)]
+        parts = [slice(a, b) for a, b in pairwise([*firsts.tolist(), len(total)])]
+        bin_mass = np.array([total[part].sum(dtype=np.float64) for part in parts])
+        hits = np.array([positive[part].sum(dtype=np.float64) for part in parts])
+        promised = np.array(
+            [
+                self.scores[self.ties[part]].astype(np.float64) @ total[part].astype(np.float64)
+                for part in parts
+            ]
         )
-
-    def _promised(self) -> NDArray[np.float64]:
-        """(R,) score x mass of each run."""
-        return self.scores[self.ties].astype(np.float64) * self.masses[1]
+        held = bin_mass > 0
+        return Reliability(promised[held] / bin_mass[held], hits[held] / bin_mass[held], bin_mass[held])
 
     def thresholds(self, points: int = 200) -> Thresholds:
         """ROC and precision-recall curves at about `points` thresholds, spread evenly over the rows of each class.
@@ -146,16 +160,16 @@ class Ordered:
         if not len(self.labels):
             return Thresholds(empty, empty, empty)
         positive, total = (masses[::-1] for masses in self.masses)
-        hits, seen = np.cumsum(positive), np.cumsum(total)
-        false = seen - hits
+        hits = np.cumsum(positive, dtype=positive.dtype)
+        false = np.cumsum(total - positive, dtype=positive.dtype)
         if not (hits[-1] > 0 and false[-1] > 0):
             return Thresholds(empty, empty, empty)
-        recall, false_rate = hits / hits[-1], false / false[-1]
         steps = np.linspace(0, 1, points // 2)
-        chosen = np.unique(np.concatenate([np.searchsorted(curve, steps) for curve in (recall, false_rate)]))
+        chosen = np.concatenate([np.searchsorted(curve, steps * curve[-1]) for curve in (hits, false)])
+        chosen = np.unique(np.append(chosen, len(hits) - 1))
         chosen = chosen[chosen < len(hits)]
-        precision = hits[chosen] / np.maximum(seen[chosen], np.finfo(float).tiny)
-        return Thresholds(recall[chosen], false_rate[chosen], precision)
+        precision = hits[chosen] / np.maximum(hits[chosen] + false[chosen], np.finfo(float).tiny)
+        return Thresholds(hits[chosen] / hits[-1], false[chosen] / false[-1], precision)
 
 
 def score_histogram(
@@ -180,3 +194,8 @@ def score_histogram(
         for positive in (0, 1):
             counts[positive] += np.bincount(place[y[rows] == positive], minlength=bins)
     return edges, counts[0], counts[1]
+
+
+def _wide(counts: Counts) -> Counts:
+    """Counts with room for their products."""
+    return counts.astype(np.int64) if counts.dtype.kind == "i" else counts.astype(np.float64)

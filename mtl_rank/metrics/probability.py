@@ -110,7 +110,10 @@ def _dot(w: NDArray[np.float64], p: Array) -> float:
 def row_losses(labels: ArrayLike, probabilities: ArrayLike) -> NDArray[np.float64]:
     """(N,) log loss of each row in nats, p clipped as `normalised_entropy` clips it."""
     y, p, _ = _inputs(labels, probabilities, None)
-    return _losses(y, p, _TORCHREC_ETA)
+    losses = np.empty(len(y))
+    for rows in blocks(len(y)):
+        losses[rows] = _losses(y[rows], p[rows], _TORCHREC_ETA)
+    return losses
 
 
 def _losses(y: NDArray[np.bool_], p: Array, eps: float) -> NDArray[np.float64]:
