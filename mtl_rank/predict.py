@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from mtl_rank.calibration import Calibration
 from mtl_rank.config import ProjectConfig
 from mtl_rank.data.datamodule import to_batch
 from mtl_rank.data.encoded import take
@@ -38,6 +39,7 @@ class Predictor:
     config: ProjectConfig
     encoder: FeatureEncoder
     network: RankingNetwork
+    calibration: Calibration
 
     @staticmethod
     def load(run: Run) -> "Predictor":
@@ -51,7 +53,8 @@ class Predictor:
             raise RunError(
                 f"run {run.id}: {run.weights} cannot be loaded: {str(error).splitlines()[0]}"
             ) from None
-        return Predictor(run, config, encoder, network.eval())
+        calibration = Calibration.load(run.calibration, list(config.tasks))
+        return Predictor(run, config, encoder, network.eval(), calibration)
 
     @property
     def outputs(self) -> list[str]:
@@ -68,7 +71,14 @@ class Predictor:
 
     def predict_encoded(self, rows: EncodedRows) -> dict[str, Doubles]:
         """`predict` for rows that were encoded without labels, perhaps in another thread."""
-        logits = self.logits(rows)
+        return self.outputs_of(self.calibrated(self.logits(rows)))
+
+    def calibrated(self, logits: Doubles) -> Doubles:
+        """Logits after the calibration of the run. Shape: (N, T) -> (N, T)"""
+        return self.calibration(logits, list(self.config.tasks))
+
+    def outputs_of(self, logits: Doubles) -> dict[str, Doubles]:
+        """The columns of `predict` from logits (N, T)."""
         values = decode_outputs(logits, self.encoder.targets)
         found = {name: values[:, i] for i, name in enumerate(self.config.tasks)}
         for product, chain in self.config.products().items():

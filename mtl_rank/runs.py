@@ -50,6 +50,14 @@ class Run:
     def weights(self) -> Path:
         return self.folder / "model.safetensors"
 
+    @property
+    def calibration(self) -> Path:
+        return self.folder / "calibration.json"
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.html"
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Be the only process that trains this run. Raises RunError when another one is at it."""
@@ -79,6 +87,10 @@ class Run:
         """metrics.json; empty before the first evaluation."""
         return self._read_json("metrics.json") if (self.folder / "metrics.json").exists() else {}
 
+    def details(self) -> dict[str, Any]:
+        """evaluation.json: per window what a report draws; empty before the first evaluation."""
+        return self._read_json("evaluation.json") if (self.folder / "evaluation.json").exists() else {}
+
     def config(self, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
         """The complete configuration that the run was trained with; `settings` override dotted keys of it."""
         path = self.folder / "config.yaml"
@@ -93,6 +105,9 @@ class Run:
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.folder / "metrics.json", metrics)
+
+    def write_details(self, details: dict[str, Any]) -> None:
+        write_json(self.folder / "evaluation.json", details)
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:

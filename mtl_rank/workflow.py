@@ -18,10 +18,13 @@ from mtl_rank.data.cache import prepared
 from mtl_rank.data.encoder import FeatureEncoder, expected_layout
 from mtl_rank.data.pretrained import check_pretrained, read_pretrained
 from mtl_rank.errors import ConfigError, RunError, is_full_disk
-from mtl_rank.evaluation.evaluate import EmptyWindow, Evaluation, Window, split_window
-from mtl_rank.evaluation.evaluate import evaluate as evaluate_rows
+from mtl_rank.evaluation.calibrate import fit_calibration
+from mtl_rank.evaluation.evaluate import Evaluation, check_evaluation
 from mtl_rank.evaluation.inspect import Inspection
 from mtl_rank.evaluation.inspect import inspect as inspect_rows
+from mtl_rank.evaluation.of_run import Asked, evaluate_scores, evaluate_stored, evaluate_test
+from mtl_rank.evaluation.scored import run_of_scores
+from mtl_rank.evaluation.windows import Window, split_window
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
 from mtl_rank.features.repository import FeatureRepository, open_repository
 from mtl_rank.features.schema import FeatureSchema
@@ -83,6 +86,7 @@ def train(
     check_pretrained(config.model.pretrained, project)
     repository = _repository(project, config)
     check_model(config.model, config.tasks, expected_layout(repository.schema, config.model.dim))
+    check_evaluation(config, project, repository)
     if _SHARED_RUN in os.environ:
         _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
     run = create_run(project, config)
@@ -141,9 +145,11 @@ def _complete(
             result = fit(
                 config, data.encoder, data.train, data.valid, run.folder, reporter, precision, vectors
             )
-            run.update(fit=asdict(result))
-            evaluation = _evaluate_test(run, config, project, repository, reporter)
-            run.write_metrics({"valid": result.valid, **evaluation})
+            run.calibration.unlink(missing_ok=True)
+            calibration = fit_calibration(Predictor.load(run), data.valid, reporter)
+            run.update(fit=asdict(result), calibration=calibration)
+            run.write_metrics({"valid": result.valid})
+            evaluate_test(run, project, repository, data, reporter)
             run.update(status=FINISHED)
             shutil.rmtree(run.checkpoints, ignore_errors=True)
         except (KeyboardInterrupt, TrainingInterrupted):
@@ -176,31 +182,31 @@ def _take_part(run: Run, config: ProjectConfig, project: Path, repository: Featu
 def evaluate(
     project: Path | str,
     run: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     examples: str | None = None,
     reporter: Reporter | None = None,
+    *,
+    scores: str | None = None,
+    by: Sequence[str] = (),
+    draws: int | None = None,
+    baselines: Sequence[str] = (),
 ) -> Evaluation:
-    """Measure a finished run on a split of its project, or on other labelled rows.
+    """Measure a finished run on a split of its project, on other labelled rows, or by the scores it wrote.
 
-    run: its name or the beginning of it, None = the latest. examples: a parquet path or SQL.
+    run: its name or the beginning of it, None = the latest, or the one that wrote `scores`.
+    split: train, valid or test; None = test, or with `scores` every row of `examples`.
+    examples: labelled rows, a parquet path or SQL. scores: a table that was scored before, joined to the labels
+    by its keys: each row gets the newest score at or before its time.
+    by: columns whose values are measured one by one, beside those of `evaluation.by`.
+    draws: of users, for the intervals; None = `evaluation.draws`. baselines: simpler models to train beside it.
     """
     project, reporter = Path(project), reporter or Silent()
+    asked = Asked(split, examples, by, draws, baselines)
+    if scores is not None:
+        found = find_run(project, run if run is not None else run_of_scores(scores, project))
+        return evaluate_scores(found, project, scores, asked, reporter)
     found = find_run(project, run)
-    predictor = Predictor.load(found)
-    config = predictor.config
-    window = split_window(config, split) if examples is None else Window("examples")
-    with tempfile.TemporaryDirectory(dir=found.folder) as folder:
-        result = evaluate_rows(
-            predictor,
-            _repository(project, config),
-            project,
-            examples or config.examples,
-            window,
-            Path(folder),
-            reporter,
-        )
-    found.write_metrics({**found.metrics(), result.window: result.as_dict()})
-    return result
+    return evaluate_stored(found, project, _repository(project, found.config()), asked, reporter)
 
 
 def inspect(
@@ -316,26 +322,6 @@ def _rows_to_score(candidates: Any, users: Any, items: Any) -> Any:
     if candidates is None and users is not None and items is not None:
         return Pairs(users, items)
     raise ConfigError("score needs --candidates, or both --users and --items")
-
-
-def _evaluate_test(
-    run: Run,
-    config: ProjectConfig,
-    project: Path,
-    repository: FeatureRepository,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """The numbers of the test window; none when the examples end before it."""
-    window = split_window(config, "test")
-    with tempfile.TemporaryDirectory(dir=run.folder) as folder:
-        try:
-            result = evaluate_rows(
-                Predictor.load(run), repository, project, config.examples, window, Path(folder), reporter
-            )
-        except EmptyWindow as error:
-            reporter.say(f"not evaluated: {error}")
-            return {}
-    return {"test": result.as_dict()}
 
 
 def _repository(project: Path, config: ProjectConfig) -> FeatureRepository:

@@ -1,5 +1,6 @@
 """mtlrank.yaml as frozen models. Unknown keys are errors, and errors say what was meant."""
 
+from mtl_rank.config.measuring import Calibration, Evaluation
 from mtl_rank.config.model import Model
 from mtl_rank.config.reading import CONFIG_NAME, load_config, parse_config, parse_settings
 from mtl_rank.config.sections import (
@@ -14,7 +15,9 @@ from mtl_rank.config.tasks import Loss, Task, Weighting
 
 __all__ = [
     "CONFIG_NAME",
+    "Calibration",
     "ContextOptions",
+    "Evaluation",
     "Fit",
     "InputOptions",
     "Loss",

@@ -7,6 +7,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from mtl_rank.config.base import Name, Section, UtcTime
+from mtl_rank.config.measuring import Calibration, CalibrationMethod, Evaluation
 from mtl_rank.config.model import Model
 from mtl_rank.config.tasks import Task, Weighting
 from mtl_rank.errors import ConfigError, did_you_mean
@@ -130,6 +131,8 @@ class ProjectConfig(Section):
     model: Model = Model()
     weighting: Weighting = Weighting()
     fit: Fit = Fit()
+    calibration: Calibration = Calibration()
+    evaluation: Evaluation = Evaluation()
 
     @model_validator(mode="after")
     def _tasks_are_consistent(self) -> Self:
@@ -155,6 +158,7 @@ class ProjectConfig(Section):
                     )
         self._check_output_names()
         self._check_negatives()
+        self._check_calibration()
         lambdas = [self.weighting.lambdas.get(name, task.weight) for name, task in self.tasks.items()]
         if not any(lambdas):
             raise ValueError("weighting.lambdas: every lambda is 0, so nothing would be trained")
@@ -176,6 +180,23 @@ class ProjectConfig(Section):
                 f"fit.negatives.task: predictions of {name} can be put right for bce and for weighted_bce with "
                 "w1 and w0, not for focal, balanced or smoothing"
             )
+
+    def _check_calibration(self) -> None:
+        for name, method in self.calibration.tasks.items():
+            if name not in self.tasks:
+                raise ValueError(
+                    f"calibration.tasks: there is no task {name!r}; {did_you_mean(name, self.tasks)}"
+                )
+            if self.tasks[name].kind != "binary" and method != "none":
+                raise ValueError(
+                    f"calibration.tasks.{name}: only probabilities are calibrated, not regression"
+                )
+
+    def calibration_of(self, task: str) -> CalibrationMethod:
+        """The method for a task; none for a regression task."""
+        if self.tasks[task].kind != "binary":
+            return "none"
+        return self.calibration.tasks.get(task, self.calibration.method)
 
     def _check_output_names(self) -> None:
         """Outputs become columns of one table, where letter case does not tell names apart."""
@@ -205,6 +226,7 @@ class ProjectConfig(Section):
         raw["tasks"] = {name: raw["tasks"][name] for name in names}
         for key in ("lambdas", "schedule"):
             raw["weighting"][key] = {k: v for k, v in raw["weighting"][key].items() if k in names}
+        raw["calibration"]["tasks"] = {k: v for k, v in self.calibration.tasks.items() if k in names}
         try:
             return ProjectConfig.model_validate(raw)
         except ValidationError as error:

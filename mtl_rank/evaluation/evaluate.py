@@ -1,141 +1,252 @@
 """Runs a predictor over labelled rows and measures it."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
 from mtl_rank.config import ProjectConfig
-from mtl_rank.data.labels import LabelReader
+from mtl_rank.data.encoded import concat, take
+from mtl_rank.data.encoder import EncodedRows
+from mtl_rank.data.labels import LabelReader, encode_labels
 from mtl_rank.data.prepare import as_polars, example_columns
-from mtl_rank.errors import ConfigError, DataError, did_you_mean
-from mtl_rank.evaluation.numbers import Doubles, TaskNumbers, measure_all
+from mtl_rank.errors import DataError, did_you_mean
+from mtl_rank.evaluation.baselines import Baseline, check_baselines
+from mtl_rank.evaluation.columns import cold_columns, columns_of_rows, gauc_key, slice_columns
+from mtl_rank.evaluation.curves import Curves
+from mtl_rank.evaluation.inspect import GateUse, Importance, gate_use, importance
+from mtl_rank.evaluation.numbers import Measured, TaskNumbers, baseline_numbers, measure_all
+from mtl_rank.evaluation.outcomes import Collector, Doubles, Outcomes, codes_of, days_of, outputs_of
+from mtl_rank.evaluation.slices import SliceNumbers, cut
+from mtl_rank.evaluation.windows import EmptyWindow, Window
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.retrieval import retrieve
-from mtl_rank.features.snapshot import snapshot_rows
+from mtl_rank.features.snapshot import EVENT_TIMESTAMP, snapshot_rows
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 
-
-class EmptyWindow(DataError):
-    """No labelled row lies in the window."""
+SAMPLE_ROWS = 8_192
 
 
 @dataclass(frozen=True)
-class Window:
-    """The rows to measure: start <= event_timestamp < end, None = open."""
+class Question:
+    """Which labelled rows to measure, and how much of them is asked.
 
-    name: str
-    start: datetime | None = None
-    end: datetime | None = None
+    rows: a table, or text as `snapshot_rows` takes it. by: columns to slice by, beside those of the run's own
+    configuration. draws: of users for the intervals, None = as configured. baselines: measured beside the run.
+    insight: look at the importance of inputs and the use of experts too.
+    """
+
+    window: Window
+    rows: Any
+    by: Sequence[str] = ()
+    draws: int | None = None
+    baselines: Sequence[Baseline] = ()
+    insight: bool = False
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Numbers of one window of labelled rows."""
+    """Numbers of one window of labelled rows.
+
+    slices: output -> its slices, the worst first. baselines: simpler model -> output -> a few of its numbers.
+    coverage: of a scores table, the share of labelled rows with a score.
+    """
 
     window: str
     rows: int
     group_key: str
     tasks: tuple[TaskNumbers, ...]
+    slices: Mapping[str, tuple[SliceNumbers, ...]] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    curves: Mapping[str, Curves] = field(default_factory=dict)
+    gates: tuple[GateUse, ...] = ()
+    importance: tuple[Importance, ...] = ()
+    coverage: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
+        """What goes into metrics.json: the numbers of the model."""
         return {
             "window": self.window,
             "rows": self.rows,
             "gauc_key": self.group_key,
+            "coverage": self.coverage,
             "tasks": {numbers.name: numbers.as_dict() for numbers in self.tasks},
+            "slices": {name: [one.as_dict() for one in found] for name, found in self.slices.items()},
+        }
+
+    def drawn(self) -> dict[str, Any]:
+        """What only a report shows."""
+        return {
+            "curves": {name: curves.as_dict() for name, curves in self.curves.items()},
+            **({"importance": [asdict(one) for one in self.importance]} if self.importance else {}),
+            **({"gates": [asdict(one) for one in self.gates]} if self.gates else {}),
         }
 
 
-def split_window(config: ProjectConfig, split: str) -> Window:
-    """The window of a split of the project. Raises ConfigError for a name that is none."""
-    windows = {
-        "train": Window("train", None, config.split.valid),
-        "valid": Window("valid", config.split.valid, config.split.test),
-        "test": Window("test", config.split.test, config.split.end),
-    }
-    if split not in windows:
-        raise ConfigError(f"--split: there is no split {split!r}; {did_you_mean(split, windows)}")
-    return windows[split]
+def check_evaluation(config: ProjectConfig, project: Path, repository: FeatureRepository) -> None:
+    """Raises MtlRankError for an `evaluation:` section that would fail once the training is done."""
+    check_baselines(config.evaluation.baselines)
+    if config.evaluation.by:
+        slice_columns(config.evaluation.by, columns_of_rows(config.examples, project), repository)
 
 
-def evaluate(
+def evaluate_run(
     predictor: Predictor,
     repository: FeatureRepository,
     project: Path,
-    examples: Any,
-    window: Window,
+    question: Question,
     folder: Path,
     reporter: Reporter,
 ) -> Evaluation:
-    """Retrieve, predict and measure the rows of a window. folder: for temporary files.
+    """Retrieve, predict and measure labelled rows. folder: for temporary files.
 
-    Raises DataError when the window has no rows or the labels are not there.
+    Raises DataError when the window has no rows, or labels or columns to slice by are not there.
+    """
+    outcomes, sample = predict_rows(predictor, repository, project, question, folder, reporter)
+    reporter.stage(f"measure {question.window.name}", None)
+    options = predictor.config.evaluation
+    draws = options.draws if question.draws is None else question.draws
+    result = measured(outcomes, question.window.name, draws, predictor.config.fit.seed)
+    if not question.insight:
+        return result
+    return replace(
+        result,
+        gates=tuple(gate_use(predictor, sample)),
+        importance=tuple(importance(predictor, sample, reporter)),
+    )
+
+
+def predict_rows(
+    predictor: Predictor,
+    repository: FeatureRepository,
+    project: Path,
+    question: Question,
+    folder: Path,
+    reporter: Reporter,
+) -> tuple[Outcomes, EncodedRows]:
+    """The predictions and labels that `evaluate_run` measures, and at most 8,192 of the rows, evenly spread.
+
+    They last as long as `folder`.
     """
     config = predictor.config
-    group_key = gauc_key(config, repository)
-    columns = [*example_columns(config, repository), group_key]
-    if config.truth is not None:
-        columns.append(config.truth.key)
+    group_key = gauc_key(config, repository.schema)
+    window = question.window
+    by = list(dict.fromkeys([*config.evaluation.by, *question.by]))
+    wanted = slice_columns(by, columns_of_rows(question.rows, project), repository)
     # The truth key is only looked up where it is there: another labelled file need not have it.
-    optional = {config.truth.key: None} if config.truth is not None else {}
-    snapshot = snapshot_rows(examples, project, columns, folder / "evaluate.parquet", defaults=optional)
-    reader = LabelReader(config.tasks)
-    reporter.stage(f"evaluate {window.name}", None)
-    labels, predictions, groups, keys = [], [], [], []
-    done = 0
-    for batch in retrieve(repository, snapshot, window.start, window.end):
-        table = as_polars(pa.Table.from_batches([batch]))
-        labels.append(reader.read(table))
-        found = predictor.predict(table)
-        predictions.append(np.column_stack([found[name] for name in predictor.outputs]))
-        groups.append(table[group_key])
-        if config.truth is not None:
-            keys.append(table[config.truth.key])
-        done += table.height
-        reporter.advance(done)
-    if not done:
+    truth_key = [config.truth.key] if config.truth is not None else []
+    snapshot = snapshot_rows(
+        question.rows,
+        project,
+        [*example_columns(config, repository), group_key, *wanted.of_rows, *truth_key],
+        folder / f"{window.name}.parquet",
+        defaults=dict.fromkeys(truth_key),
+    )
+    total = _rows_in(snapshot.path, window)
+    if not total:
         raise EmptyWindow(
             f"split {window.name}: no example between {window.start} and {window.end or 'the end'}; "
             f"they run from {snapshot.first} to {snapshot.last}"
         )
-    all_labels = np.concatenate(labels)
-    all_predictions = np.concatenate(predictions)
-    truth = _truth(config, project, pl.concat(keys)) if config.truth is not None else {}
-    numbers = measure_all(
-        config,
-        {name: all_labels[:, i] for i, name in enumerate(config.tasks)},
-        {name: all_predictions[:, i] for i, name in enumerate(predictor.outputs)},
-        _group_ids(pl.concat(groups)),
-        truth,
-    )
-    return Evaluation(window.name, done, group_key, tuple(numbers))
-
-
-def gauc_key(config: ProjectConfig, repository: FeatureRepository) -> str:
-    """The column whose rows GAUC ranks against each other: `user_key`, or the first join key."""
-    if config.user_key is not None:
-        return config.user_key
-    if not repository.schema.join_keys:
-        raise ConfigError(
-            "user_key: name the column that tells users apart; the feature service has no join key"
+    reader, collector = LabelReader(config.tasks), Collector(config, folder)
+    sample, stride = [], -(-total // SAMPLE_ROWS)
+    reporter.stage(f"evaluate {window.name}", total)
+    for batch in retrieve(repository, snapshot, window.start, window.end):
+        table = as_polars(pa.Table.from_batches([batch]))
+        labels = reader.read(table)
+        rows = predictor.encoder.encode(table, with_labels=False)
+        logits = predictor.logits(rows)
+        chosen = np.arange(-collector.rows % stride, table.height, stride)
+        targets = encode_labels(labels[chosen], predictor.encoder.targets)
+        sample.append(take(rows, chosen)._replace(labels=targets))
+        collector.add(
+            labels={name: labels[:, i] for i, name in enumerate(config.tasks)},
+            predictions=predictor.outputs_of(predictor.calibrated(logits)),
+            columns={
+                "group": table[group_key],
+                "time": table[EVENT_TIMESTAMP],
+                **{f"by {name}": table[column] for name, column in wanted.names.items()},
+                **{f"by {name}": values for name, values in cold_columns(predictor.encoder, table).items()},
+                **{f"truth {key}": table[key] for key in truth_key},
+            },
+            uncalibrated=_before_calibration(predictor, logits),
+            baselines={model.name: predictor.outputs_of(model.logits(rows)) for model in question.baselines},
         )
-    return repository.schema.join_keys[0]
+        reporter.advance(collector.rows)
+    outcomes = finish(config, group_key, collector, _truth(config, project, collector) if truth_key else {})
+    return outcomes, concat(sample)
 
 
-def _group_ids(values: pl.Series) -> npt.NDArray[np.int64]:
-    return values.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+def finish(
+    config: ProjectConfig, group_key: str, collector: Collector, truth: Mapping[str, Doubles]
+) -> Outcomes:
+    """What a collector holds as Outcomes; it is empty afterwards."""
+    return Outcomes(
+        kinds=outputs_of(config),
+        chains=config.products(),
+        user_key=group_key,
+        labels=collector.arrays("label"),
+        predictions=collector.arrays("prediction"),
+        users=codes_of(collector.column("group")),
+        days=days_of(collector.column("time")),
+        truth=truth,
+        uncalibrated=collector.arrays("uncalibrated"),
+        baselines=collector.baselines(),
+        slices={name.removeprefix("by "): collector.column(name) for name in collector.columns("by ")},
+    )
 
 
-def _truth(config: ProjectConfig, project: Path, keys: pl.Series) -> dict[str, Doubles]:
-    """True values of each task in the order of `keys`, NaN where they are unknown; {} without the file."""
+def measured(
+    outcomes: Outcomes, window: str, draws: int, seed: int, coverage: float | None = None
+) -> Evaluation:
+    """Measure predicted rows. draws: of users, for the intervals; 0 = none."""
+    cuts = {name: cut(name, values) for name, values in outcomes.slices.items()}
+    found = measure_all(outcomes, cuts, draws, seed)
+    return Evaluation(
+        window=window,
+        rows=outcomes.rows,
+        group_key=outcomes.user_key,
+        tasks=tuple(one.numbers for one in found),
+        slices={one.numbers.name: one.slices for one in found if one.slices},
+        baselines=baseline_numbers(outcomes),
+        curves=_curves(found),
+        coverage=coverage,
+    )
+
+
+def _curves(found: Sequence[Measured]) -> dict[str, Curves]:
+    return {one.numbers.name: one.curves for one in found if one.curves is not None}
+
+
+def _before_calibration(predictor: Predictor, logits: Doubles) -> dict[str, Doubles]:
+    """Outputs that calibration changes, as they were before."""
+    changed = set(predictor.calibration.maps)
+    if not changed:
+        return {}
+    chains = predictor.config.products()
+    raw = predictor.outputs_of(logits)
+    return {name: values for name, values in raw.items() if changed & set(chains.get(name, (name,)))}
+
+
+def _rows_in(path: Path, window: Window) -> int:
+    rows = pl.scan_parquet(path, glob=False)
+    time = pl.col(EVENT_TIMESTAMP)
+    if window.start is not None:
+        rows = rows.filter(time >= window.start)
+    if window.end is not None:
+        rows = rows.filter(time < window.end)
+    return int(rows.select(pl.len()).collect().item())
+
+
+def _truth(config: ProjectConfig, project: Path, collector: Collector) -> dict[str, Doubles]:
+    """True values of each task in the order of the rows, NaN where they are unknown; {} without the file."""
     assert config.truth is not None
+    keys = collector.column(f"truth {config.truth.key}").rename(config.truth.key)
     path, key = project / config.truth.path, config.truth.key
     if not path.is_file() or keys.dtype == pl.Null:
         return {}

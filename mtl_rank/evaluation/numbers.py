@@ -1,15 +1,27 @@
 """Predictions + labels -> numbers, per task and per chain product."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mtl_rank import metrics
-from mtl_rank.config import ProjectConfig
+from mtl_rank.evaluation.curves import (
+    BINS,
+    POINTS,
+    Curves,
+    activity_table,
+    distribution_table,
+    regression_curves,
+    reliability_table,
+    thresholds_table,
+)
+from mtl_rank.evaluation.outcomes import Codes, Floats, Kind, Outcomes
+from mtl_rank.evaluation.slices import Slice, SliceNumbers, slice_numbers
+from mtl_rank.metrics import Ordered, OrderedLists, Positions
 
-Doubles = npt.NDArray[np.float64]
+LIST_LENGTH = 10
 
 
 @dataclass(frozen=True)
@@ -18,10 +30,14 @@ class TaskNumbers:
 
     attainable_auc: the AUC of the true probabilities, where they are known (simulated data).
     calibration: mean prediction / mean label. ne: log loss / entropy of the base rate.
+    gauc: by user, over gauc_users; gauc_left_out users have one class only. gauc_day: by user and day.
+    ndcg, map, recall: at 10, of the rows of a user as one list.
+    intervals: metric -> [low, high], 95 %, users drawn with replacement.
+    uncalibrated: ne, calibration and ece before the calibration of the run; None where there is none.
     """
 
     name: str
-    kind: Literal["binary", "regression"]
+    kind: Kind
     rows: int
     positives: int
     mean_label: float | None
@@ -30,13 +46,22 @@ class TaskNumbers:
     auc: float | None = None
     attainable_auc: float | None = None
     gauc: float | None = None
+    gauc_users: int | None = None
+    gauc_left_out: int | None = None
+    gauc_day: float | None = None
     pr_auc: float | None = None
     ne: float | None = None
     log_loss: float | None = None
+    brier: float | None = None
     ece: float | None = None
+    ndcg: float | None = None
+    map: float | None = None
+    recall: float | None = None
     rmse: float | None = None
     mae: float | None = None
     spearman: float | None = None
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    uncalibrated: dict[str, float | None] | None = None
     note: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -46,74 +71,173 @@ class TaskNumbers:
 
 
 _REGRESSION_ONLY = {"rmse", "mae", "spearman"}
-_BINARY_ONLY = {"auc", "attainable_auc", "gauc", "pr_auc", "ne", "log_loss", "ece"}
+_BINARY_ONLY = {
+    *("auc", "attainable_auc", "gauc", "gauc_users", "gauc_left_out", "gauc_day", "pr_auc", "ne", "log_loss"),
+    *("brier", "ece", "ndcg", "map", "recall", "uncalibrated"),
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An output: its numbers, the curves behind them, its slices, the worst first."""
+
+    numbers: TaskNumbers
+    curves: Curves | None
+    slices: tuple[SliceNumbers, ...] = ()
+
+
+def measure_all(
+    outcomes: Outcomes, slices: Mapping[str, Slice] | None = None, draws: int = 0, seed: int = 7
+) -> list[Measured]:
+    """Tasks where they are defined, then chain products over every row whose chain of labels is known.
+
+    draws: of users, for the intervals; 0 = none.
+    """
+    user_days = outcomes.user_days()
+    return [measure(name, outcomes, user_days, slices or {}, draws, seed) for name in outcomes.kinds]
 
 
 def measure(
-    name: str,
-    kind: Literal["binary", "regression"],
-    labels: Doubles,
-    predictions: Doubles,
-    groups: npt.NDArray[Any],
-    truth: Doubles | None,
-) -> TaskNumbers:
-    """All numbers of one output. labels: (N,), NaN = left out; groups: (N,) whose rows GAUC compares."""
-    defined = ~np.isnan(labels)
-    y, p, g = labels[defined], predictions[defined], groups[defined]
-    positives = int((y > 0).sum())
+    name: str, outcomes: Outcomes, user_days: Codes, slices: Mapping[str, Slice], draws: int, seed: int
+) -> Measured:
+    """All numbers of one output."""
+    kind = outcomes.kinds[name]
+    labels = outcomes.label_of(name)
+    rows = _Rows.defined(labels)
+    y, p = rows.of(labels), rows.of(outcomes.predictions[name])
     if not len(y):
-        return TaskNumbers(name, kind, 0, 0, None, None, None, note="no row has this label")
-    known = truth is not None and not np.isnan(truth[defined]).any()
+        nothing = TaskNumbers(name, kind, 0, 0, None, None, None, note="no row has this label")
+        return Measured(nothing, None)
+    total = float(y.sum(dtype=np.float64))
+    positives = int(np.count_nonzero(y > 0))
     one_class = kind == "binary" and positives in (0, len(y))
     basis = TaskNumbers(
         name,
         kind,
         rows=len(y),
         positives=positives,
-        mean_label=float(y.mean()),
+        mean_label=total / len(y),
         mean_prediction=float(p.mean()),
-        calibration=float(p.sum() / y.sum()) if y.sum() > 0 else None,
+        calibration=float(p.sum()) / total if total > 0 else None,
+        intervals=_intervals(kind, y, p, rows.of(outcomes.users), draws, seed),
         note=f"every label is {int(y[0])}: ranking numbers are undefined" if one_class else None,
     )
+    cuts = {key: rows.cut(found) for key, found in slices.items()}
     if kind == "regression":
-        return replace(basis, rmse=metrics.rmse(y, p), mae=metrics.mae(y, p), spearman=metrics.spearman(y, p))
-    return replace(
-        basis,
-        auc=metrics.auc(y, p),
-        attainable_auc=metrics.auc(y, truth[defined]) if truth is not None and known else None,
-        gauc=metrics.gauc(y, p, g).value,
-        pr_auc=metrics.pr_auc(y, p),
-        ne=metrics.normalised_entropy(y, p),
-        log_loss=metrics.log_loss(y, p),
-        ece=metrics.expected_calibration_error(y, p),
+        numbers = replace(
+            basis, rmse=metrics.rmse(y, p), mae=metrics.mae(y, p), spearman=metrics.spearman(y, p)
+        )
+        return Measured(numbers, regression_curves(y, p), slice_numbers(y, p, None, cuts))
+    numbers, curves, order = _binary(basis, y, p, rows.of(outcomes.users), rows.of(user_days))
+    before = outcomes.uncalibrated.get(name)
+    truth = outcomes.truth_of(name)
+    numbers = replace(
+        numbers,
+        attainable_auc=_attainable(y, None if truth is None else rows.of(truth)),
+        uncalibrated=None if before is None else calibration_numbers(y, rows.of(before)),
     )
+    return Measured(numbers, curves, slice_numbers(y, p, order, cuts))
 
 
-def measure_all(
-    config: ProjectConfig,
-    labels: dict[str, Doubles],
-    predictions: dict[str, Doubles],
-    groups: npt.NDArray[Any],
-    truth: dict[str, Doubles],
-) -> list[TaskNumbers]:
-    """Tasks where they are defined, then chain products over every row whose chain of labels is known."""
-    found = [
-        measure(name, task.kind, labels[name], predictions[name], groups, truth.get(name))
-        for name, task in config.tasks.items()
-    ]
-    for product, chain in config.products().items():
-        true_product = None
-        if all(name in truth for name in chain):
-            true_product = np.prod([truth[name] for name in chain], axis=0)
-        kind = config.tasks[chain[-1]].kind
-        chained = chain_label([labels[name] for name in chain])
-        found.append(measure(product, kind, chained, predictions[product], groups, true_product))
+def baseline_numbers(outcomes: Outcomes) -> dict[str, dict[str, Any]]:
+    """Of each simpler model and output: auc, ne and calibration, or rmse."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in outcomes.baselines}
+    for name, kind in outcomes.kinds.items():
+        labels = outcomes.label_of(name)
+        rows = _Rows.defined(labels)
+        y = rows.of(labels)
+        for model, outputs in outcomes.baselines.items():
+            p = rows.of(outputs[name])
+            if kind == "regression":
+                found[model][name] = {"rmse": metrics.rmse(y, p)}
+            else:
+                found[model][name] = {
+                    "auc": metrics.auc(y, p),
+                    "ne": metrics.normalised_entropy(y, p),
+                    "calibration": metrics.calibration(y, p),
+                }
     return found
 
 
-def chain_label(labels: list[Doubles]) -> Doubles:
-    """The label of a chain product: 0 where an ancestor is 0, NaN where an ancestor is unknown."""
-    product = labels[0]
-    for label in labels[1:]:
-        product = np.where(product == 0, 0, np.where(product == 1, label, np.nan))
-    return product
+def calibration_numbers(labels: Floats, probabilities: Floats) -> dict[str, float | None]:
+    """What calibration changes. labels, probabilities: (N,) without NaN."""
+    return {
+        "ne": metrics.normalised_entropy(labels, probabilities),
+        "calibration": metrics.calibration(labels, probabilities),
+        "ece": metrics.expected_calibration_error(labels, probabilities),
+    }
+
+
+def _binary(
+    basis: TaskNumbers, y: Floats, p: Floats, users: Codes, user_days: Codes
+) -> tuple[TaskNumbers, Curves, Positions]:
+    """Numbers and curves that need an order, and the order of the rows by prediction.
+
+    What is sorted is given up before it is sorted again: at ten million rows each order takes a few hundred MB.
+    """
+    positive = y > 0
+    ordered = Ordered.of(positive, p)
+    bins = ordered.reliability(BINS)
+    numbers = replace(
+        basis,
+        auc=ordered.auc(),
+        pr_auc=ordered.pr_auc(),
+        ne=metrics.normalised_entropy(positive, p),
+        log_loss=metrics.log_loss(positive, p),
+        brier=metrics.brier(positive, p),
+        ece=bins.error,
+    )
+    thresholds, order = ordered.thresholds(POINTS), ordered.order
+    del ordered
+    lists = OrderedLists.of(positive, p, users, order=order)
+    gauc = lists.gauc()
+    numbers = replace(
+        numbers,
+        gauc=gauc.value,
+        gauc_users=gauc.groups_used,
+        gauc_left_out=gauc.groups_left_out,
+        ndcg=lists.ndcg(LIST_LENGTH).value,
+        map=lists.map(LIST_LENGTH).value,
+        recall=lists.recall(LIST_LENGTH).value,
+    )
+    curves = Curves(
+        reliability=reliability_table(bins),
+        thresholds=thresholds_table(thresholds),
+        distribution=distribution_table(positive, p),
+        activity=activity_table(lists),
+    )
+    del lists
+    by_day = OrderedLists.of(positive, p, user_days, order=order).gauc()
+    return replace(numbers, gauc_day=by_day.value), curves, order
+
+
+def _attainable(y: Floats, truth: Floats | None) -> float | None:
+    return None if truth is None or np.isnan(truth).any() else metrics.auc(y, truth)
+
+
+def _intervals(
+    kind: Kind, y: Floats, p: Floats, users: Codes, draws: int, seed: int
+) -> dict[str, list[float]]:
+    if not draws:
+        return {}
+    resampled = metrics.resampled(kind, y, [p], users, draws, seed)[:, 0]
+    ends = {name: metrics.interval(resampled[:, i]) for i, name in enumerate(metrics.RESAMPLED[kind])}
+    return {name: list(found) for name, found in ends.items() if found is not None}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows on which a label is known; None = all of them, and nothing is copied."""
+
+    index: Any
+
+    @staticmethod
+    def defined(labels: Floats) -> "_Rows":
+        known = ~np.isnan(labels)
+        return _Rows(None if known.all() else np.flatnonzero(known))
+
+    def of(self, values: Any) -> Any:
+        return values if self.index is None else values[self.index]
+
+    def cut(self, cut: Slice) -> Slice:
+        return replace(cut, codes=self.of(cut.codes))

@@ -1,7 +1,10 @@
 """Metrics as pure functions on arrays: exact, without a model and without files."""
 
+from mtl_rank.metrics._checks import Positions
+from mtl_rank.metrics.bootstrap import RESAMPLED, Difference, difference, interval, resampled, user_draws
+from mtl_rank.metrics.lists import GroupedMetric, OrderedLists
+from mtl_rank.metrics.ordered import Ordered, Reliability, Thresholds, score_histogram
 from mtl_rank.metrics.probability import (
-    Reliability,
     brier,
     calibration,
     expected_calibration_error,
@@ -9,17 +12,25 @@ from mtl_rank.metrics.probability import (
     normalised_entropy,
     reliability,
 )
-from mtl_rank.metrics.ranking import GroupedMetric, auc, gauc, map_at_k, ndcg_at_k, pr_auc, recall_at_k
+from mtl_rank.metrics.ranking import auc, gauc, map_at_k, ndcg_at_k, pr_auc, recall_at_k
 from mtl_rank.metrics.regression import mae, rmse, spearman
 
 __all__ = [
+    "RESAMPLED",
+    "Difference",
     "GroupedMetric",
+    "Ordered",
+    "OrderedLists",
+    "Positions",
     "Reliability",
+    "Thresholds",
     "auc",
     "brier",
     "calibration",
+    "difference",
     "expected_calibration_error",
     "gauc",
+    "interval",
     "log_loss",
     "mae",
     "map_at_k",
@@ -28,6 +39,9 @@ __all__ = [
     "pr_auc",
     "recall_at_k",
     "reliability",
+    "resampled",
     "rmse",
+    "score_histogram",
     "spearman",
+    "user_draws",
 ]

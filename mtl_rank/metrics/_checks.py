@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
+Positions = NDArray[np.int32] | NDArray[np.int64]
 
 # Long sums go through blocks of this many rows, so that 10M rows need no temporary of their own size.
 BLOCK = 1 << 18
@@ -70,3 +71,8 @@ def starts_of_runs(*keys: Array) -> NDArray[np.intp]:
     for key in keys:
         new[1:] |= key[1:] != key[:-1]
     return np.flatnonzero(new)
+
+
+def positions(index: NDArray[np.intp]) -> Positions:
+    """Positions of rows in half the space where they fit."""
+    return index.astype(np.int32) if len(index) < 2**31 else index

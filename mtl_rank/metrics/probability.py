@@ -5,29 +5,16 @@ undefined it is None, never NaN. NaN, a label that is not 0/1 or a probability o
 ValueError.
 """
 
-from dataclasses import dataclass
 from math import log
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mtl_rank.metrics._checks import Array, binary, blocks, column, starts_of_runs, weights_of
+from mtl_rank.metrics._checks import Array, binary, blocks, column, weights_of
+from mtl_rank.metrics.ordered import Ordered, Reliability
 
 _FLOAT64_EPS = float(np.finfo(np.float64).eps)
 _TORCHREC_ETA = 1e-12
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """Equal-mass bins of the predicted probability, lowest first; empty bins are left out.
-
-    predicted: mean probability of each bin. observed: its rate of positives. mass: its rows, or the sum of
-    their weights.
-    """
-
-    predicted: NDArray[np.float64]
-    observed: NDArray[np.float64]
-    mass: NDArray[np.float64]
 
 
 def log_loss(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None) -> float | None:
@@ -87,35 +74,15 @@ def reliability(
     A row's bin is floor(bins * share of the mass with a strictly smaller probability): equal probabilities
     share a bin, so the order of the rows changes nothing.
     """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, not {bins}")
     y, p, w = _inputs(labels, probabilities, weights)
-    if not _mass(y, w) > 0:
-        empty = np.empty(0)
-        return Reliability(empty, empty, empty)
-    order = np.argsort(p)
-    p = p[order].astype(np.float64, copy=False)
-    mass = np.ones(len(p)) if w is None else w[order]
-    starts = starts_of_runs(p)
-    run_mass = np.add.reduceat(mass, starts)
-    below = np.cumsum(run_mass) - run_mass
-    run_bin = (bins * below / run_mass.sum()).astype(np.int64)
-    bin_starts = starts[starts_of_runs(run_bin)]
-    bin_mass = np.add.reduceat(mass, bin_starts)
-    positive = np.add.reduceat(mass * y[order], bin_starts)
-    promised = np.add.reduceat(mass * p, bin_starts)
-    held = bin_mass > 0
-    return Reliability(promised[held] / bin_mass[held], positive[held] / bin_mass[held], bin_mass[held])
+    return Ordered.of(y, p, w).reliability(bins)
 
 
 def expected_calibration_error(
     labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLike | None = None, *, bins: int = 20
 ) -> float | None:
     """Mean |predicted - observed| over the bins of `reliability`, by their mass. None without rows."""
-    curve = reliability(labels, probabilities, weights, bins=bins)
-    if not len(curve.mass):
-        return None
-    return float(np.abs(curve.predicted - curve.observed) @ curve.mass / curve.mass.sum())
+    return reliability(labels, probabilities, weights, bins=bins).error
 
 
 def _inputs(
@@ -140,12 +107,24 @@ def _dot(w: NDArray[np.float64], p: Array) -> float:
     return sum(float(w[rows] @ p[rows].astype(np.float64)) for rows in blocks(len(p)))
 
 
+def row_losses(labels: ArrayLike, probabilities: ArrayLike) -> NDArray[np.float64]:
+    """(N,) log loss of each row in nats, p clipped as `normalised_entropy` clips it."""
+    y, p, _ = _inputs(labels, probabilities, None)
+    losses = np.empty(len(y))
+    for rows in blocks(len(y)):
+        losses[rows] = _losses(y[rows], p[rows], _TORCHREC_ETA)
+    return losses
+
+
+def _losses(y: NDArray[np.bool_], p: Array, eps: float) -> NDArray[np.float64]:
+    clipped = np.clip(p.astype(np.float64), eps, 1 - eps)
+    return -np.log(np.where(y, clipped, 1 - clipped))
+
+
 def _cross_entropy(y: NDArray[np.bool_], p: Array, w: NDArray[np.float64] | None, eps: float) -> float:
     """Summed over the rows, in nats."""
     total = 0.0
     for rows in blocks(len(y)):
-        clipped = np.clip(p[rows].astype(np.float64), eps, 1 - eps)
-        likelihood = np.where(y[rows], clipped, 1 - clipped)
-        logs = np.log(likelihood)
-        total -= float(logs.sum() if w is None else logs @ w[rows])
+        losses = _losses(y[rows], p[rows], eps)
+        total += float(losses.sum() if w is None else losses @ w[rows])
     return total

@@ -221,9 +221,11 @@ def _how_to_continue(source: Source, sink: Sink, as_of: datetime | None) -> str:
 
 
 def _job_id(predictor: Predictor, source: Source, options: ScoreOptions, ranking: Ranking | None) -> str:
-    """A fingerprint of all that decides the table: the weights, the candidates with their times, the options."""
-    weights = hashlib.sha256(predictor.run.weights.read_bytes()).hexdigest()
-    facts = [predictor.run.id, weights, source.rows, source.digest, CHUNK_ROWS, options.replace]
+    """A fingerprint of all that decides the table: weights, calibration, the candidates with their times, the options."""
+    run = predictor.run
+    files = [file.read_bytes() for file in (run.weights, run.calibration) if file.exists()]
+    model = [hashlib.sha256(content).hexdigest() for content in files]
+    facts = [run.id, model, source.rows, source.digest, CHUNK_ROWS, options.replace]
     facts += [list(options.carry)]
     if ranking:
         facts += [ranking.expression.text, list(ranking.per), ranking.top_k]

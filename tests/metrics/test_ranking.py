@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    ndcg_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
-from mtl_rank.metrics import auc, gauc, map_at_k, ndcg_at_k, pr_auc, recall_at_k
+from mtl_rank.metrics import Ordered, auc, gauc, map_at_k, ndcg_at_k, pr_auc, recall_at_k, score_histogram
 
 # Few distinct scores: most rows are tied with another.
 SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6), st.sampled_from([-np.inf, np.inf]))
@@ -227,3 +233,41 @@ def test_bad_input_is_named(case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@given(ROWS, st.integers(4, 20))
+def test_curves_are_points_of_those_of_sklearn(rows, points):
+    labels, scores, _, _ = columns(rows)
+    scores = np.clip(scores, -1e9, 1e9)
+    found = Ordered.of(labels, scores).thresholds(points)
+    if not 0 < labels.sum() < len(labels):
+        assert len(found.recall) == 0
+        return
+    false_rate, recall, _ = roc_curve(labels, scores, drop_intermediate=False)
+    roc = {(round(x, 9), round(y, 9)) for x, y in zip(false_rate, recall, strict=True)}
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    curve = {(round(x, 9), round(y, 9)) for x, y in zip(recall, precision, strict=True)}
+    for x, y, z in zip(found.false_positive_rate, found.recall, found.precision, strict=True):
+        assert (round(x, 9), round(y, 9)) in roc
+        assert (round(y, 9), round(z, 9)) in curve
+    assert (found.recall[-1], found.false_positive_rate[-1]) == (1, 1)
+    assert (np.diff(found.recall) >= 0).all()
+
+
+def test_the_trapezes_under_many_points_come_to_the_auc():
+    rng = np.random.default_rng(8)
+    labels = rng.random(50_000) < 0.05
+    scores = rng.normal(labels, 1)
+    curve = Ordered.of(labels, scores).thresholds(400)
+    assert len(curve.recall) <= 400
+    x, y = np.append(0, curve.false_positive_rate), np.append(0, curve.recall)
+    assert np.trapezoid(y, x) == pytest.approx(auc(labels, scores), abs=2e-3)
+
+
+@given(ROWS)
+def test_the_histogram_counts_every_row_once(rows):
+    labels, scores, _, _ = columns(rows)
+    probabilities = np.arctan(scores) / np.pi + 0.5
+    edges, negative, positive = score_histogram(labels, probabilities, bins=7)
+    assert (negative.sum(), positive.sum()) == ((~labels).sum(), labels.sum())
+    assert (np.diff(edges) > 0).all()

@@ -95,3 +95,86 @@ def test_gauc_ranks_within_each_user(project: Path) -> None:
     weights, values = np.array(by_user).T
     expected = find_run(project).metrics()["test"]["tasks"]["ctr"]["gauc"]
     assert (weights @ values) / weights.sum() == pytest.approx(expected)
+
+
+def test_slices_by_a_column_of_the_examples_and_by_a_feature(project: Path) -> None:
+    outcome = mtlrank(
+        *("evaluate", "--by", "position", "--by", "user_profile__loyalty_tier", "--draws", "0", "--json"),
+        cwd=project,
+    )
+    ctr = outcome.document["slices"]["ctr"]
+    rows = pl.read_parquet(project / "data/impressions.parquet")
+    rows = rows.filter(pl.col("event_timestamp") >= load_config(project).split.test)
+    wanted = dict(
+        rows.group_by("position")
+        .agg(pl.len(), pl.col("clicked").sum())
+        .select(pl.col("position").cast(pl.String), pl.struct("len", "clicked"))
+        .iter_rows()
+    )
+    found = {one["value"]: (one["rows"], one["positives"]) for one in ctr if one["by"] == "position"}
+    assert found == {value: (counts["len"], counts["clicked"]) for value, counts in wanted.items()}
+    assert sum(one["rows"] for one in ctr if one["by"] == "user_profile__loyalty_tier") == rows.height
+    assert all(not task["intervals"] for task in outcome.document["tasks"].values())
+
+    wrong = mtlrank("evaluate", "--by", "user_profile__loyalty", cwd=project)
+    assert (wrong.code, "did you mean 'user_profile__loyalty_tier'" in wrong.err) == (2, True)
+
+
+def test_cold_users_are_those_without_an_embedding(project: Path) -> None:
+    rows = pl.read_parquet(project / "data/impressions.parquet")
+    split = load_config(project).split
+    counts = rows.filter(pl.col("event_timestamp") < split.valid)["user_id"].value_counts()
+    known = counts.filter(pl.col("count") >= 5)["user_id"]
+    test = rows.filter(pl.col("event_timestamp") >= split.test)
+    cold = test.filter(~pl.col("user_id").is_in(known.to_list())).height
+    slices = find_run(project).metrics()["test"]["slices"]["ctr"]
+    found = {one["value"]: one["rows"] for one in slices if one["by"] == "cold user_id"}
+    assert found == {"yes": cold, "no": test.height - cold}
+
+
+def test_simpler_models_stand_beside_the_run(project: Path) -> None:
+    stored = find_run(project).metrics()["baselines"]["test"]
+    assert list(stored) == ["constant", "rate per item_id", "logistic regression"]
+    assert stored["constant"]["ctr"]["auc"] == 0.5
+    assert stored["constant"]["ctr"]["ne"] == pytest.approx(1, abs=0.02)
+    document = mtlrank("evaluate", "--baselines", "logistic,trees", "--json", cwd=project).document
+    again = document["baselines"]
+    assert again["logistic regression"] == stored["logistic regression"]
+    assert again["gradient-boosted trees"]["ctr"]["auc"] > 0.5
+    assert mtlrank("evaluate", "--baselines", "tree", cwd=project).code == 2
+
+
+def test_a_wrong_evaluation_section_is_told_before_training(project: Path) -> None:
+    outcome = mtlrank("train", "--set", "evaluation.by=[positions]", cwd=project)
+    assert (outcome.code, "did you mean 'position'" in outcome.err) == (2, True)
+    assert len(list((project / "runs").iterdir())) == 1
+
+
+def test_a_configured_calibration_is_stored_applied_and_reported(project: Path) -> None:
+    run = mr.train(
+        project,
+        settings={"fit.epochs": 1, "calibration.method": "platt", "calibration.tasks": {"cvr": "none"}},
+    )
+    assert run.info()["calibration"]["ctr"]["method"] == "platt"
+    assert list(run.info()["calibration"]) == ["ctr"]
+    tasks = run.metrics()["test"]["tasks"]
+    assert tasks["ctr"]["uncalibrated"]["ne"] != tasks["ctr"]["ne"]
+    assert tasks["cvr"]["uncalibrated"] is None
+    assert tasks["ctcvr"]["uncalibrated"] is not None, "a product changes with its factors"
+
+    from mtl_rank.predict import Predictor
+
+    rows = f"SELECT * FROM '{project / 'data/impressions.parquet'}' LIMIT 50"
+    mr.score(project, run.id, candidates=rows, to=project / "calibrated.duckdb")
+    with duckdb.connect(str(project / "calibrated.duckdb"), read_only=True) as con:
+        scored = con.sql("SELECT ctr FROM scores ORDER BY rowid").pl()["ctr"].to_numpy()
+    plain = np.log(scored / (1 - scored))
+    predictor = Predictor.load(run)
+    assert list(predictor.calibration.maps) == ["ctr"]
+    run.calibration.unlink()
+    mr.score(project, run.id, candidates=rows, to=project / "uncalibrated.duckdb")
+    with duckdb.connect(str(project / "uncalibrated.duckdb"), read_only=True) as con:
+        before = con.sql("SELECT ctr FROM scores ORDER BY rowid").pl()["ctr"].to_numpy()
+    expected = predictor.calibration.maps["ctr"](np.log(before / (1 - before)))
+    assert plain == pytest.approx(expected, rel=1e-6)
+    shutil.rmtree(run.folder)

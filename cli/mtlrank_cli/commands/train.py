@@ -64,7 +64,7 @@ def command(
         print_json({"run": run.id, "folder": str(run.folder), **run.info(), "metrics": metrics})
         return
     if "test" in metrics:
-        print_evaluation(metrics["test"])
+        print_evaluation(metrics["test"], metrics.get("baselines", {}).get("test"))
     print_line(f"run: {run.folder}")
 
 

@@ -1,0 +1,100 @@
+"""Evaluates a run as it lies on disk, and keeps the result in it."""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mtl_rank.config import ProjectConfig
+from mtl_rank.data.cache import Prepared, prepared
+from mtl_rank.data.encoder import FeatureEncoder
+from mtl_rank.evaluation.baselines import fit_baselines
+from mtl_rank.evaluation.evaluate import Evaluation, Question, evaluate_run, measured
+from mtl_rank.evaluation.scored import scored_rows
+from mtl_rank.evaluation.windows import EmptyWindow, Window, split_window
+from mtl_rank.features.repository import FeatureRepository
+from mtl_rank.predict import Predictor
+from mtl_rank.progress import Reporter
+from mtl_rank.runs import Run
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to measure a run on. See `mtl_rank.evaluate`."""
+
+    split: str | None = None
+    examples: str | None = None
+    by: Sequence[str] = ()
+    draws: int | None = None
+    baselines: Sequence[str] = ()
+
+    def window(self, config: ProjectConfig, default: str | None) -> Window:
+        """The window of the split, or of `default`; None = every row."""
+        name = self.split or (default if self.examples is None else None)
+        return Window("examples") if name is None else split_window(config, name)
+
+
+def evaluate_stored(
+    run: Run, project: Path, repository: FeatureRepository, asked: Asked, reporter: Reporter
+) -> Evaluation:
+    """Retrieve the features of labelled rows, predict and measure."""
+    config = run.config()
+    models = []
+    if asked.baselines:
+        data = prepared(config, project, repository, reporter)
+        models = fit_baselines(asked.baselines, config, data.encoder, data.train, reporter)
+    rows = asked.examples or config.examples
+    question = Question(asked.window(config, "test"), rows, asked.by, asked.draws, models)
+    with tempfile.TemporaryDirectory(dir=run.folder) as folder:
+        result = evaluate_run(Predictor.load(run), repository, project, question, Path(folder), reporter)
+    keep(run, result)
+    return result
+
+
+def evaluate_scores(run: Run, project: Path, scores: str, asked: Asked, reporter: Reporter) -> Evaluation:
+    """Measure scores that the run wrote before."""
+    config, encoder = run.config(), FeatureEncoder.load(run.encoder_folder)
+    rows = asked.examples or config.examples
+    draws = config.evaluation.draws if asked.draws is None else asked.draws
+    with tempfile.TemporaryDirectory(dir=run.folder) as folder:
+        scored = scored_rows(
+            config,
+            encoder,
+            project,
+            rows,
+            asked.window(config, None),
+            scores,
+            run.id,
+            asked.by,
+            Path(folder),
+            reporter,
+        )
+        result = measured(scored.outcomes, "scores", draws, config.fit.seed, scored.coverage)
+    keep(run, result)
+    return result
+
+
+def evaluate_test(
+    run: Run, project: Path, repository: FeatureRepository, data: Prepared, reporter: Reporter
+) -> None:
+    """Measure a new run on the test window; not when the examples end before it."""
+    config = run.config()
+    models = fit_baselines(config.evaluation.baselines, config, data.encoder, data.train, reporter)
+    question = Question(split_window(config, "test"), config.examples, baselines=models, insight=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=run.folder) as folder:
+            keep(
+                run, evaluate_run(Predictor.load(run), repository, project, question, Path(folder), reporter)
+            )
+    except EmptyWindow as error:
+        reporter.say(f"not evaluated: {error}")
+
+
+def keep(run: Run, result: Evaluation) -> None:
+    """Put an evaluation into the run: its numbers, and what a report draws."""
+    stored = run.metrics()
+    if result.baselines:
+        stored["baselines"] = {**stored.get("baselines", {}), result.window: result.baselines}
+    run.write_metrics({**stored, result.window: result.as_dict()})
+    details = run.details()
+    run.write_details({**details, result.window: {**details.get(result.window, {}), **result.drawn()}})
