@@ -221,7 +221,7 @@ def _how_to_continue(source: Source, sink: Sink, as_of: datetime | None) -> str:
 
 
 def _job_id(predictor: Predictor, source: Source, options: ScoreOptions, ranking: Ranking | None) -> str:
-    """A fingerprint of all that decides the table: weights, calibration, the candidates with their times, the options."""
+    """A fingerprint of all that decides the table: weights and calibration, candidates and times, the options."""
     run = predictor.run
     files = [file.read_bytes() for file in (run.weights, run.calibration) if file.exists()]
     model = [hashlib.sha256(content).hexdigest() for content in files]

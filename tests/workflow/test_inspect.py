@@ -43,10 +43,10 @@ def test_gates_are_the_means_of_the_networks_own(models: tuple[Path, dict[str, R
         first = predictor.network.trunk.first
         first.first.weight[-first.split[1] :] = 0
         first.first.bias[-first.split[1] :] = 0
-    from mtl_rank.evaluation.inspect import _gate_use
+    from mtl_rank.evaluation.inspect import gate_use
 
     rows = predictor.encoder.encode(examples_of(project, predictor))
-    for use in _gate_use(predictor, rows):
+    for use in gate_use(predictor, rows):
         assert use.utilisation == pytest.approx([1 / 6] * 6)
         assert use.entropy == pytest.approx(1)
 
@@ -83,11 +83,11 @@ def test_an_input_that_the_network_does_not_read_has_no_importance(
         list(predictor.network.embeddings.parameters())[column.table][
             column.offset : column.offset + column.size
         ] = 0
-    from mtl_rank.evaluation.inspect import _importance
+    from mtl_rank.evaluation.inspect import importance
     from mtl_rank.progress import Silent
 
     rows = predictor.encoder.encode(examples_of(project, predictor))
-    rises = [one.loss_rise for one in _importance(predictor, rows, Silent()) if one.input == "hour"]
+    rises = [one.loss_rise for one in importance(predictor, rows, Silent()) if one.input == "hour"]
     assert set(rises) <= {0.0, None}
 
 

@@ -117,7 +117,7 @@ def test_drift_is_measured_against_the_last_finished_job(
     # Of a job that was finished before, the document is the one that it ended with.
     again = mtlrank("score", "--candidates", CANDIDATES, "--to", tmp_path / "t.duckdb", "--json", cwd=trained)
     twice = mtlrank("score", "--candidates", CANDIDATES, "--to", tmp_path / "t.duckdb", "--json", cwd=trained)
-    ignored = {"seconds", "written", "already_finished"}
+    ignored = {"seconds", "written", "already_finished", "profile"}
     assert {k: v for k, v in again.document.items() if k not in ignored} == {
         k: v for k, v in twice.document.items() if k not in ignored
     }

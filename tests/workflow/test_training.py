@@ -93,8 +93,8 @@ def test_a_run_is_what_the_design_promises_and_holds_no_pickle(trained: Path) ->
     run = find_run(trained)
     names = {path.name for path in run.folder.iterdir()}
     assert names - {"lock"} == {
-        *("run.json", "config.yaml", "features.json", "metrics.json", "history.csv", "model.safetensors"),
-        "encoder",
+        *("run.json", "config.yaml", "features.json", "metrics.json", "evaluation.json"),
+        *("history.csv", "model.safetensors", "encoder"),
     }
     files = [path for path in run.folder.rglob("*") if path.is_file() and path.name != "lock"]
     assert {path.suffix for path in files} <= {".json", ".yaml", ".csv", ".safetensors", ".parquet"}
