@@ -98,8 +98,7 @@ class Study:
     def _take(self, wanted: int, held: ExitStack) -> Claim | None:
         trials = self._study.trials
         for trial in trials:
-            lock = self._of(trial.number) / "lock"
-            if trial.state == TrialState.RUNNING and held.enter_context(locked(lock, wait=False)):
+            if trial.state == TrialState.RUNNING and self._left_behind(trial.number, held):
                 self._seed_sampler(trial.number)
                 return self._claimed(Trial(self._study, trial._trial_id), again=True)
         waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
@@ -109,6 +108,13 @@ class Study:
         asked = self._study.ask()
         held.enter_context(locked(self._of(asked.number) / "lock"))
         return self._claimed(asked, again=False)
+
+    def _left_behind(self, number: int, held: ExitStack) -> bool:
+        """Whether nobody trains a running trial; its lock is then held."""
+        if not held.enter_context(locked(self._of(number) / "lock", wait=False)):
+            return False
+        # Who let go of the lock may have finished it since it was looked at.
+        return self._study.trials[number].state == TrialState.RUNNING
 
     def _seed_sampler(self, number: int) -> None:
         """A sampler of its own for each trial: one that began anew after a restart would repeat itself."""

@@ -46,7 +46,7 @@ def test_the_propensity_is_no_way_for_the_loss_to_get_smaller():
 
 @pytest.mark.parametrize(("least", "expected"), [(0.01, 0.5), (1.0, None)])
 def test_the_best_constant_is_the_rate_among_all_rows(least, expected):
-    """Half of the rows: clicked by 50 %, bought by 80 %; the others 5 % and 20 %. Of all 50 %, of those clicked 75 %."""
+    """Half of the rows: clicked by 50 %, bought by 80 %; the others 5 % and 20 %. All 50 %, clicked ones 75 %."""
     ctr, cvr = np.array([0.5, 0.05]), np.array([0.8, 0.2])
     rows = [(group, bought) for group in range(2) for bought in (1.0, 0.0)]
     frequency = [0.5 * ctr[g] * (cvr[g] if bought else 1 - cvr[g]) for g, bought in rows]
