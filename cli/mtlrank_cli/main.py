@@ -19,6 +19,7 @@ from mtlrank_cli.commands import (
     score,
     simulate,
     train,
+    tune,
 )
 
 INTERRUPTED = 130
@@ -47,7 +48,7 @@ def options(
     context.obj = project
 
 
-for module in (init, simulate, features, models, train, evaluate, inspect, score, jobs, runs, cache):
+for module in (init, simulate, features, models, train, tune, evaluate, inspect, score, jobs, runs, cache):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
 
 
