@@ -55,7 +55,7 @@ for module in (init, simulate, features, models, train, tune, evaluate, inspect,
 def main() -> None:
     """Exit 0: done. 2: something the user can mend, told in a line or two. 130: stopped by Ctrl-C. 1: a bug."""
     try:
-        code = app(standalone_mode=False)
+        code = _run()
     except MtlRankError as error:
         _fail(str(error))
     except typer.TyperException as error:
@@ -67,6 +67,17 @@ def main() -> None:
     if code == INTERRUPTED:
         sys.stderr.write("mtlrank: stopped\n")
     sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        code: int = app(standalone_mode=False)
+        return code
+    except RuntimeError as error:
+        # What DuckDB makes of Ctrl-C during a query.
+        if str(error) == "Query interrupted":
+            return INTERRUPTED
+        raise
 
 
 def _fail(message: str) -> NoReturn:
