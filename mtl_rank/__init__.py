@@ -7,9 +7,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtl_rank.workflow import describe_model, evaluate, inputs, inspect, resume, score, train, tune
+    from mtl_rank.workflow import (
+        describe_model,
+        evaluate,
+        export,
+        inputs,
+        inspect,
+        resume,
+        score,
+        train,
+        tune,
+    )
 
-__all__ = ["describe_model", "evaluate", "inputs", "inspect", "resume", "score", "train", "tune"]
+__all__ = ["describe_model", "evaluate", "export", "inputs", "inspect", "resume", "score", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from mtl_rank.errors import MtlRankError
 from mtlrank_cli.commands import (
     cache,
     evaluate,
+    export,
     features,
     init,
     inspect,
@@ -48,7 +49,21 @@ def options(
     context.obj = project
 
 
-for module in (init, simulate, features, models, train, tune, evaluate, inspect, score, jobs, runs, cache):
+for module in (
+    init,
+    simulate,
+    features,
+    models,
+    train,
+    tune,
+    evaluate,
+    inspect,
+    export,
+    score,
+    jobs,
+    runs,
+    cache,
+):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
 
 
