@@ -84,7 +84,9 @@ def export(predictor: Predictor, rows: EncodedRows, name: str, folder: Path, rep
     chosen = format_named(name)
     check_destination(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    inputs = ("ids", "dense", *(column.name for column in predictor.encoder.layout.sequences))
+    layout = predictor.encoder.layout
+    histories = [column.name for column in layout.sequences]
+    inputs = ("ids", "dense", *histories, *(f"{column.name}#gaps" for column in layout.timed))
     outputs = tuple(predictor.outputs)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
         partial = Path(scratch) / "export"
@@ -127,13 +129,14 @@ def _program(predictor: Predictor, rows: EncodedRows) -> ExportedProgram:
     """The run as a graph of tensor operations, for any number of rows."""
     some = np.arange(2) % len(rows.ids)
     batch = to_batch(take(rows, some))
+    sequences = [*batch.sequences, *batch.gaps]
     any_number = {0: Dim("rows", min=1)}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         return torch.export.export(
             Ranker(predictor).eval(),
-            (batch.ids, batch.dense, list(batch.sequences)),
-            dynamic_shapes=(any_number, any_number, [any_number] * len(batch.sequences)),
+            (batch.ids, batch.dense, sequences),
+            dynamic_shapes=(any_number, any_number, [any_number] * len(sequences)),
         )
 
 
@@ -150,7 +153,8 @@ def _difference(predictor: Predictor, rows: EncodedRows, run: Callable[[EncodedR
 
 def _description(predictor: Predictor, name: str, found: Exported) -> dict[str, object]:
     layout = predictor.encoder.layout
-    widths = [len(layout.ids), len(layout.dense), *(column.max_len for column in layout.sequences)]
+    lengths = [column.max_len for column in (*layout.sequences, *layout.timed)]
+    widths = [len(layout.ids), len(layout.dense), *lengths]
     return {
         "run": predictor.run.id,
         "format": name,

@@ -58,7 +58,9 @@ def _open_torch(path: Path, inputs: Sequence[str]) -> Callable[[EncodedRows], li
     def run(rows: EncodedRows) -> list[Floats]:
         batch = to_batch(rows)
         with torch.inference_mode():
-            return [output.numpy() for output in module(batch.ids, batch.dense, list(batch.sequences))]
+            return [
+                output.numpy() for output in module(batch.ids, batch.dense, [*batch.sequences, *batch.gaps])
+            ]
 
     return run
 
@@ -81,7 +83,7 @@ def _open_onnx(path: Path, inputs: Sequence[str]) -> Callable[[EncodedRows], lis
     read = {given.name for given in session.get_inputs()}
 
     def run(rows: EncodedRows) -> list[Floats]:
-        arrays = dict(zip(inputs, [rows.ids, rows.dense, *rows.sequences], strict=True))
+        arrays = dict(zip(inputs, [rows.ids, rows.dense, *rows.sequences, *rows.gaps], strict=True))
         feed = {name: np.ascontiguousarray(array) for name, array in arrays.items() if name in read}
         return list(session.run(None, feed))
 

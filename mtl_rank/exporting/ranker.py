@@ -16,6 +16,8 @@ class Ranker(nn.Module):
 
     Calibration and what follows it are in float64, as in `Predictor`: a steep map would magnify rounding.
 
+    sequences: those of the layout, behind them the gaps of those with times.
+
     Shape: ids (B, F), dense (B, D), sequences (B, L) each -> per output (B,), float32
     """
 
@@ -24,6 +26,7 @@ class Ranker(nn.Module):
         tasks = list(predictor.config.tasks)
         maps = predictor.calibration.maps
         self.network = predictor.network
+        self._histories = len(predictor.encoder.layout.sequences)
         self.calibration = nn.ModuleList(calibration_of(maps.get(name)) for name in tasks)
         self.decoders = nn.ModuleList(_decoder(target) for target in predictor.encoder.targets)
         self._chains = [
@@ -31,7 +34,9 @@ class Ranker(nn.Module):
         ]
 
     def forward(self, ids: Tensor, dense: Tensor, sequences: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        logits = self.network(Batch(ids, dense, tuple(sequences), labels=dense[:, :0])).double()
+        histories, gaps = sequences[: self._histories], sequences[self._histories :]
+        batch = Batch(ids, dense, tuple(histories), labels=dense[:, :0], gaps=tuple(gaps))
+        logits = self.network(batch).double()
         values = [
             decoder(calibrated(z))
             for decoder, calibrated, z in zip(self.decoders, self.calibration, logits.unbind(1), strict=True)

@@ -11,12 +11,14 @@ class History(NamedTuple):
 
     keys: (B, L, dim) its embeddings. ids: (B, L). mask: (B, L), True where there is an id.
     target: (B, dim), the embedding of the id column whose rows it shares; None without one.
+    gaps: (B, L), buckets of the time from each position to the candidate; None for a history without times.
     """
 
     keys: Tensor
     ids: Tensor
     mask: Tensor
     target: Tensor | None
+    gaps: Tensor | None = None
 
 
 class Encoded(NamedTuple):
