@@ -7,9 +7,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtl_rank.workflow import describe_model, evaluate, inputs, inspect, resume, score, train
+    from mtl_rank.workflow import (
+        check,
+        describe_model,
+        evaluate,
+        inputs,
+        inspect,
+        resume,
+        score,
+        train,
+    )
 
-__all__ = ["describe_model", "evaluate", "inputs", "inspect", "resume", "score", "train"]
+__all__ = ["check", "describe_model", "evaluate", "inputs", "inspect", "resume", "score", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -19,10 +19,11 @@ from mtl_rank.data.encoder import FeatureEncoder, expected_layout
 from mtl_rank.data.pretrained import check_pretrained, read_pretrained
 from mtl_rank.errors import ConfigError, RunError, is_full_disk
 from mtl_rank.evaluation.calibrate import fit_calibration
+from mtl_rank.evaluation.checks import DataChecks, check_data
 from mtl_rank.evaluation.evaluate import Evaluation, check_evaluation
 from mtl_rank.evaluation.inspect import Inspection
 from mtl_rank.evaluation.inspect import inspect as inspect_rows
-from mtl_rank.evaluation.of_run import Asked, evaluate_scores, evaluate_stored, evaluate_test
+from mtl_rank.evaluation.of_run import Asked, check_project, evaluate_scores, evaluate_stored, evaluate_test
 from mtl_rank.evaluation.scored import run_of_scores
 from mtl_rank.evaluation.windows import Window, split_window
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
@@ -62,6 +63,16 @@ def inputs(project: Path | str) -> FeatureSchema:
     """What the model of a project would read."""
     config = load_config(Path(project))
     return _repository(Path(project), config).schema
+
+
+def check(project: Path | str, reporter: Reporter | None = None) -> DataChecks:
+    """Look at the data that a project would train on: leaks, dead views, drift, what is missing or unseen.
+
+    The data is prepared for this, and a training that follows finds it prepared.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    config = load_config(project)
+    return check_project(config, project, _repository(project, config), reporter)
 
 
 def train(
@@ -141,6 +152,9 @@ def _complete(
                 precision=asdict(precision),
                 features=fingerprint(definitions),
             )
+            checks = check_data(config, data.encoder, data.train, data.valid)
+            checks.say(reporter)
+            run.write_checks(checks.as_dict())
             vectors = read_pretrained(config.model.pretrained, project, data.encoder, reporter)
             result = fit(
                 config, data.encoder, data.train, data.valid, run.folder, reporter, precision, vectors
