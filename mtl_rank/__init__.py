@@ -9,16 +9,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mtl_rank.workflow import (
         check,
+        compare,
         describe_model,
         evaluate,
         inputs,
         inspect,
+        report,
         resume,
         score,
         train,
     )
 
-__all__ = ["check", "describe_model", "evaluate", "inputs", "inspect", "resume", "score", "train"]
+__all__ = [
+    "check",
+    "compare",
+    "describe_model",
+    "evaluate",
+    "inputs",
+    "inspect",
+    "report",
+    "resume",
+    "score",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,10 +20,12 @@ from mtl_rank.data.pretrained import check_pretrained, read_pretrained
 from mtl_rank.errors import ConfigError, RunError, is_full_disk
 from mtl_rank.evaluation.calibrate import fit_calibration
 from mtl_rank.evaluation.checks import DataChecks, check_data
+from mtl_rank.evaluation.compare import DRAWS, Comparison, compare_runs
 from mtl_rank.evaluation.evaluate import Evaluation, check_evaluation
 from mtl_rank.evaluation.inspect import Inspection
 from mtl_rank.evaluation.inspect import inspect as inspect_rows
 from mtl_rank.evaluation.of_run import Asked, check_project, evaluate_scores, evaluate_stored, evaluate_test
+from mtl_rank.evaluation.report import write_comparison, write_report
 from mtl_rank.evaluation.scored import run_of_scores
 from mtl_rank.evaluation.windows import Window, split_window
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
@@ -102,6 +104,7 @@ def train(
         _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
     run = create_run(project, config)
     _complete(run, config, project, repository, reporter)
+    write_report(run)
     return run
 
 
@@ -119,6 +122,7 @@ def resume(project: Path | str, run: str | None = None, reporter: Reporter | Non
     found = find_unfinished(project, run)
     config = found.config()
     _complete(found, config, project, _repository(project, config), reporter)
+    write_report(found)
     return found
 
 
@@ -221,6 +225,39 @@ def evaluate(
         return evaluate_scores(found, project, scores, asked, reporter)
     found = find_run(project, run)
     return evaluate_stored(found, project, _repository(project, found.config()), asked, reporter)
+
+
+def report(project: Path | str, run: str | None = None) -> Path:
+    """Write the report of a finished run anew, from what was measured so far; returns the path of the page.
+
+    run: its name or the beginning of it, None = the latest.
+    """
+    return write_report(find_run(Path(project), run))
+
+
+def compare(
+    project: Path | str,
+    runs: Sequence[str],
+    split: str = "test",
+    examples: str | None = None,
+    draws: int = DRAWS,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Measure runs on the same rows and test their differences from the first; leaves compare.html in its folder.
+
+    runs: their names or the beginnings of them. split: of the first run's project; or other labelled `examples`.
+    draws: of users, for intervals and p-values.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    found = [find_run(project, name) for name in runs]
+    if not found:
+        raise ConfigError("compare: name two or more different runs")
+    window = split_window(found[0].config(), split) if examples is None else Window("examples")
+    repositories = [_repository(project, run.config()) for run in found]
+    with tempfile.TemporaryDirectory(dir=found[0].folder) as folder:
+        result = compare_runs(found, repositories, project, window, examples, draws, Path(folder), reporter)
+    write_comparison(found[0], result)
+    return result
 
 
 def inspect(
