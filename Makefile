@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow lint format bench-retrieval bench-train bench-quality bench-mmoe-paper wheel clean
+.PHONY: help demo test test-slow lint format bench-retrieval bench-train bench-quality bench-balance bench-mmoe-paper wheel clean
 
 help:
 	@echo "make demo             train, evaluate and score the demo shop"
@@ -15,6 +15,7 @@ help:
 	@echo "make bench-retrieval  point-in-time join against Feast's own store"
 	@echo "make bench-train      training against torch-rechub, DeepCTR-Torch and a bare torch loop"
 	@echo "make bench-quality    the quality tables of docs/quality.md"
+	@echo "make bench-balance    weightings and aggregators, the tables of docs/balance.md"
 	@echo "make bench-mmoe-paper the MMoE paper's synthetic experiment, and its chart"
 	@echo "make wheel            build the wheel into dist/"
 
@@ -53,6 +54,9 @@ bench-train: $(READY)
 
 bench-quality: $(READY)
 	$(PY) benchmarks/quality.py
+
+bench-balance: $(READY)
+	$(PY) benchmarks/balance.py
 
 bench-mmoe-paper: $(READY)
 	$(PY) benchmarks/mmoe_paper.py

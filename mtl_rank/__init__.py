@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         resume,
         score,
         train,
+        tune,
     )
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "resume",
     "score",
     "train",
+    "tune",
 ]
 
 

@@ -1,4 +1,4 @@
-"""train, evaluate, inspect, score: what the Python API and the command line call."""
+"""train, tune, evaluate, inspect, score: what the Python API and the command line call."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -58,6 +58,9 @@ from mtl_rank.training.precision import choose_precision, load_precision
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
 
+if TYPE_CHECKING:
+    from mtl_rank.tuning.front import Tuning
+
 _SHARED_RUN = "MTLRANK_SHARED_RUN"
 
 
@@ -92,6 +95,16 @@ def train(
     config = load_config(project, settings)
     if tasks is not None:
         config = config.with_tasks(tasks)
+    repository = _checked(config, project)
+    if _SHARED_RUN in os.environ:
+        _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
+    run = create_run(project, config)
+    _complete(run, config, project, repository, reporter)
+    return run
+
+
+def _checked(config: ProjectConfig, project: Path) -> FeatureRepository:
+    """The feature repository of a configuration that can be trained, as far as is known before long work."""
     check_model(config.model, config.tasks)
     check_weighting(config)
     check_logging(config)
@@ -100,12 +113,7 @@ def train(
     repository = _repository(project, config)
     check_model(config.model, config.tasks, expected_layout(repository.schema, config.model.dim))
     check_evaluation(config, project, repository)
-    if _SHARED_RUN in os.environ:
-        _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
-    run = create_run(project, config)
-    _complete(run, config, project, repository, reporter)
-    write_report(run)
-    return run
+    return repository
 
 
 def resume(project: Path | str, run: str | None = None, reporter: Reporter | None = None) -> Run:
@@ -195,6 +203,42 @@ def _take_part(run: Run, config: ProjectConfig, project: Path, repository: Featu
     vectors = read_pretrained(config.model.pretrained, project, data.encoder, Silent())
     fit(config, data.encoder, data.train, data.valid, run.folder, Silent(), precision, vectors)
     sys.exit(0)
+
+
+def tune(
+    project: Path | str,
+    tasks: Sequence[str] | None = None,
+    *,
+    trials: int = 20,
+    search: Sequence[str] = (),
+    prefer: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    reporter: Reporter | None = None,
+) -> "Tuning":
+    """Search the lambdas of several tasks, and show what each task gains at the cost of which.
+
+    tasks: None = all. trials: of the study in all, those of an earlier call included. search: other keys with their
+    values, such as `fit.lr=0.0005..0.01` or `model.experts=2|4|8`. prefer: `ctr=2`, what a task counts for the best
+    point. settings: dotted configuration keys to override. Leaves the study in `tune/` of the project.
+    Raises MtlRankError for anything a user can mend.
+    """
+    # Optuna and Altair are not imported for those who do not tune.
+    from mtl_rank.tuning.front import parse_preferences
+    from mtl_rank.tuning.space import check_space, parse_search
+    from mtl_rank.tuning.tune import Request
+    from mtl_rank.tuning.tune import tune as run_study
+
+    project, reporter = Path(project), reporter or Silent()
+    config = load_config(project, {**(settings or {}), "weighting.method": "manual"})
+    if tasks is not None:
+        config = config.with_tasks(tasks)
+    names = list(config.tasks)
+    space, weights = parse_search(names, search), parse_preferences(names, prefer)
+    if trials < 1:
+        raise ConfigError(f"--trials: at least 1, not {trials}")
+    check_space(config, space)
+    repository = _checked(config, project)
+    return run_study(Request(config, space, settings or {}, trials, weights), project, repository, reporter)
 
 
 def evaluate(

@@ -168,6 +168,10 @@ TASKS = [
         "tasks.ctr: a binary task takes no transform",
     ),
     ({"d": {"label": "a", "kind": "regression", "loss": "bce"}}, "tasks.d: a regression task takes loss mse"),
+    (
+        {"ctr": {"label": "a", "inverse_propensity": 0.1}},
+        "tasks.ctr: inverse_propensity is for a task with `given`",
+    ),
     ({"ctr": {"label": "a", "loss": "focl"}}, "tasks.ctr.loss.name: "),
     ({"ctr": {"label": "a", "loss": {"name": "focal", "gamma": -1}}}, "tasks.ctr.loss.gamma: "),
     ({"ctr": {"label": "a", "loss": {"name": "focal", "alpha": 1}}}, "tasks.ctr.loss.alpha: "),

@@ -8,7 +8,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from train.suite import BARE, BARE_BF16, BATCHES, DEEPCTR, OURS, OURS_BF16, RECHUB, Loop, Results, Sizes
+from train.suite import (
+    BARE,
+    BARE_BF16,
+    BATCHES,
+    DEEPCTR,
+    LIMIT,
+    LIMIT_BF16,
+    OURS,
+    OURS_BF16,
+    RECHUB,
+    Loop,
+    Results,
+    Sizes,
+)
 
 NO_BF16 = "skipped: this processor has no bf16 instructions"
 
@@ -38,7 +51,8 @@ def _rates(results: Results) -> Iterator[str]:
     for loop in results.loops:
         cells = [f"{results.rate(loop, batch, n):,.0f}" for n in (1, 2) for batch in BATCHES]
         rss = results.median(results.rates[loop, large, 1], "peak_rss_mb")
-        yield f"| {loop.title}, {loop.precision} | {' | '.join(cells)} | {rss:,.0f} |"
+        memory = f"{rss:,.0f}" if loop.module else "-"
+        yield f"| {loop.title}, {loop.precision} | {' | '.join(cells)} | {memory} |"
     if not results.has_bf16:
         yield f"| mtl_rank and bare loop, bf16 | {NO_BF16} | | | | |"
 
@@ -66,6 +80,15 @@ def _measured(results: Results, sizes: Sizes) -> Iterator[tuple[str, str, str]]:
             for batch in BATCHES:
                 share = results.rate(ours, batch) / results.rate(bare, batch)
                 yield f"of the bare loop, {ours.precision}, batch {batch}", f"{share:.0%}", "95 %"
+    for ours, limit in ((OURS, LIMIT), (OURS_BF16, LIMIT_BF16)):
+        if ours in results.loops:
+            for batch in BATCHES:
+                share = results.rate(ours, batch) / results.rate(limit, batch)
+                yield f"of the matrix products alone, {ours.precision}, batch {batch}", f"{share:.0%}", "-"
+    for limit in (LIMIT, LIMIT_BF16):
+        if {limit, RECHUB} <= set(results.loops):
+            title = f"matrix products alone, {limit.precision}, over {RECHUB.title}, batch {large}"
+            yield title, _times(results, limit, RECHUB, large), "-"
     grown = results.median(results.grown, "rows_per_cpu_second") / results.rate(OURS, large)
     yield "rate at 10.3M embedding rows, of that at 1.2M", f"{grown:.0%}", "90 %"
     few, many = sorted(results.streamed_rss)

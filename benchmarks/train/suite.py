@@ -42,7 +42,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Loop:
-    """A training loop: `module` in train/loops, and what it is called in the table."""
+    """A training loop: `module` in train/loops, and what it is called in the table; none = the products alone."""
 
     title: str
     module: str
@@ -53,6 +53,8 @@ class Loop:
 OURS, BARE = Loop("mtl_rank", "mtl_rank", "fp32"), Loop("bare torch loop", "bare", "fp32")
 RECHUB = Loop("torch-rechub 0.9", "rechub", "fp32", True)
 DEEPCTR = Loop("DeepCTR-Torch 0.3", "deepctr", "fp32", True)
+LIMIT = Loop("matrix products alone", "", "fp32")
+LIMIT_BF16 = Loop("matrix products alone", "", "bf16")
 OURS_BF16, BARE_BF16 = Loop("mtl_rank", "mtl_rank", "bf16"), Loop("bare torch loop", "bare", "bf16")
 
 
@@ -82,7 +84,7 @@ class Results:
 def run_suite(folder: Path, sizes: Sizes, with_peers: bool) -> Results:
     """Measure everything. folder: an empty place for the generated data, 3 GB at full size."""
     has_bf16 = cpu_has_bf16()
-    loops = [OURS, BARE, *([OURS_BF16, BARE_BF16] if has_bf16 else [])]
+    loops = [OURS, BARE, LIMIT, *([OURS_BF16, BARE_BF16, LIMIT_BF16] if has_bf16 else [])]
     loops += [RECHUB, DEEPCTR] if with_peers else []
     results = Results(loops, has_bf16)
     python = processes.peers_python() if with_peers else None
@@ -110,7 +112,9 @@ def _steps(loop: Loop, batch_size: int, sizes: Sizes) -> int:
 def _train(
     loop: Loop, folder: Path, batch_size: int, steps: int, threads: int, peers: Path | None
 ) -> dict[str, float]:
-    arguments = ("train.meter", loop.module, folder, batch_size, steps, loop.precision)
+    arguments: tuple[object, ...] = ("train.meter", loop.module, folder, batch_size, steps, loop.precision)
+    if not loop.module:
+        arguments = ("train.products", batch_size, loop.precision)
     found = processes.measure(*arguments, threads=threads, python=peers if loop.is_peer else None)
     say(
         f"  {loop.title} {loop.precision}, {folder.name}, batch {batch_size}, {threads} threads: "

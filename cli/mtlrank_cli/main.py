@@ -21,6 +21,7 @@ from mtlrank_cli.commands import (
     score,
     simulate,
     train,
+    tune,
 )
 
 INTERRUPTED = 130
@@ -50,7 +51,7 @@ def options(
 
 
 for module in (
-    *(init, simulate, features, models, train, evaluate, report, compare, inspect),
+    *(init, simulate, features, models, train, tune, evaluate, report, compare, inspect),
     *(score, jobs, runs, cache),
 ):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
@@ -59,7 +60,7 @@ for module in (
 def main() -> None:
     """Exit 0: done. 2: something the user can mend, told in a line or two. 130: stopped by Ctrl-C. 1: a bug."""
     try:
-        code = app(standalone_mode=False)
+        code = _run()
     except MtlRankError as error:
         _fail(str(error))
     except typer.TyperException as error:
@@ -71,6 +72,17 @@ def main() -> None:
     if code == INTERRUPTED:
         sys.stderr.write("mtlrank: stopped\n")
     sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        code: int = app(standalone_mode=False)
+        return code
+    except RuntimeError as error:
+        # What DuckDB makes of Ctrl-C during a query.
+        if str(error) == "Query interrupted":
+            return INTERRUPTED
+        raise
 
 
 def _fail(message: str) -> NoReturn:

@@ -69,6 +69,8 @@ class Task(Section):
     given: the task whose positive rows this one is defined on (cvr given ctr); None = every row.
     loss: None = bce for a binary task, mse for a regression.
     weight: the task's manual lambda; `weighting.lambdas` overrides it.
+    inverse_propensity: rows count 1 / max(p, this), p the predicted probability of being such a row (that of the
+        parent, along the chain): the loss is then that over every row. None = rows count alike.
     """
 
     label: str
@@ -77,6 +79,7 @@ class Task(Section):
     loss: Loss | None = None
     transform: Literal["log1p", "none"] = "none"
     weight: float = Field(1.0, ge=0)
+    inverse_propensity: float | None = Field(None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -91,6 +94,10 @@ class Task(Section):
             raise ValueError("a binary task takes no transform (or set kind: regression)")
         if self.loss is not None and self.loss.name == "lognormal" and self.transform != "log1p":
             raise ValueError("loss lognormal is about the logarithm of the label: set transform: log1p")
+        if self.inverse_propensity is not None and self.given is None:
+            raise ValueError(
+                "inverse_propensity is for a task with `given`: this one is defined on every row"
+            )
         return self
 
 

@@ -157,7 +157,7 @@ def _fingerprint(config: ProjectConfig, repository: FeatureRepository, snapshot:
         # A list: the order of the tasks is that of the label columns.
         # What an error costs and weighs is a matter of training.
         "tasks": [
-            [name, task.model_dump(mode="json", exclude={"loss", "weight"})]
+            [name, task.model_dump(mode="json", exclude={"loss", "weight", "inverse_propensity"})]
             for name, task in config.tasks.items()
         ],
         "dim": config.model.dim,

@@ -71,7 +71,9 @@ def _copy_shop(folder: Path) -> None:
         shutil.copy(origin / CONFIG_NAME, project)
         for part in ("feature_repo", "data"):
             shutil.copytree(origin / part, project / part, ignore=_NOT_COPIED)
-        (project / ".gitignore").write_text("runs/\ncache/\nfeature_repo/data/\n*.duckdb\n", encoding="utf-8")
+        (project / ".gitignore").write_text(
+            "runs/\ncache/\ntune/\nfeature_repo/data/\n*.duckdb\n", encoding="utf-8"
+        )
         _publish(project, folder)
 
 

@@ -21,6 +21,7 @@ from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.retrieval import retrieve
 from mtl_rank.features.snapshot import snapshot_rows
 from mtl_rank.metrics import auc, normalised_entropy
+from mtl_rank.nn.gates import entropy, utilisation
 from mtl_rank.nn.layout import Batch, Layout
 from mtl_rank.predict import BLOCK_ROWS, Predictor
 from mtl_rank.progress import Reporter
@@ -143,11 +144,10 @@ def gate_use(predictor: Predictor, rows: EncodedRows) -> Iterator[GateUse]:
     """Of every level and task; nothing for a model without gates."""
     of_blocks = [predictor.network.gates(batch) for batch in _blocks(rows)]
     for level, parts in enumerate(zip(*of_blocks, strict=True), start=1):
-        gates = torch.cat(parts).double().numpy()
-        even = np.log(gates.shape[2]) if gates.shape[2] > 1 else 1.0
-        entropy = -(gates * np.log(np.maximum(gates, 1e-300))).sum(axis=2) / even
+        gates = torch.cat(parts).double()
+        use, spread = utilisation(gates).tolist(), entropy(gates).tolist()
         for i, task in enumerate(predictor.config.tasks):
-            yield GateUse(task, level, tuple(gates[:, i].mean(axis=0).tolist()), float(entropy[:, i].mean()))
+            yield GateUse(task, level, tuple(use[i]), spread[i])
 
 
 def importance(predictor: Predictor, rows: EncodedRows, reporter: Reporter) -> Iterator[Importance]:

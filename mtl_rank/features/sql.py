@@ -5,7 +5,8 @@ Every identifier that reaches SQL text goes through `quote`; every value is a bo
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def quote_all(names: Iterable[str]) -> str:
 def instant(sql: str) -> str:
     """SQL of a value as a point in time, in microseconds. A time without a zone means UTC."""
     return f"CAST({sql} AS TIMESTAMPTZ)"
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C during a query is a KeyboardInterrupt, as it is anywhere else; DuckDB makes a RuntimeError of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from None
+        raise
 
 
 @dataclass(frozen=True)

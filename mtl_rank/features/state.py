@@ -20,9 +20,7 @@ def source_state(repository: FeatureRepository) -> list[str] | None:
     """
     lines: list[str] = []
     for view in _views(repository):
-        # The specification without `meta`, which changes with every `feast apply`.
-        spec = view.to_proto().spec.SerializeToString(deterministic=True)
-        lines.append(f"view {view.name} {hashlib.sha256(spec).hexdigest()}")
+        lines.append(f"view {view.name} {_digest(view)}")
         source = getattr(view, "batch_source", None)
         if source is None:
             continue
@@ -31,6 +29,17 @@ def source_state(repository: FeatureRepository) -> list[str] | None:
             return None
         lines += files
     return sorted(set(lines))
+
+
+def _digest(view: feast.base_feature_view.BaseFeatureView) -> str:
+    """Of the specification, without `meta`, which changes with every `feast apply`."""
+    spec = view.to_proto().spec
+    if isinstance(view, feast.OnDemandFeatureView):
+        for function in (spec.user_defined_function, spec.feature_transformation.user_defined_function):
+            # A pickled function names its globals in the order of a set, another one in each process.
+            if function.body_text:
+                function.ClearField("body")
+    return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _views(repository: FeatureRepository) -> list[feast.base_feature_view.BaseFeatureView]:

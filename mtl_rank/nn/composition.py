@@ -84,6 +84,10 @@ def check_losses(parts: Parts, tasks: Mapping[str, Task]) -> None:
                 f"tasks.{name}.loss: under esmm {name} is trained as a product on every row, whose rate is another: "
                 "leave out balanced and smoothing"
             )
+        if task.inverse_propensity is not None:
+            raise ConfigError(
+                f"tasks.{name}.inverse_propensity: under esmm {name} is trained on every row already; leave it out"
+            )
 
 
 def check_inputs(parts: Parts, model: Model, layout: Layout) -> None:

@@ -93,11 +93,12 @@ class Embeddings(nn.Module):
             zip(self.tables, self._columns, self._sequences, strict=True)
         ):
             ids = batch.ids[:, columns]
-            if self._frozen[number] is None:
+            reads = self._frozen[number]
+            if reads is None:
                 parts = [ids, *(batch.sequences[i] for i in sequences)]
                 embedded = self._split(table(torch.cat(parts, dim=1) if sequences else ids), parts)
             else:
-                embedded = self._partly_frozen(number, ids, batch)
+                embedded = self._partly_frozen(table, reads, ids, batch)
             of_ids.append(embedded[0])
             of_sequences.update(zip(sequences, embedded[1:], strict=True))
         return Embedded(of_ids, [of_sequences[i] for i in sorted(of_sequences)])
@@ -107,17 +108,19 @@ class Embeddings(nn.Module):
             values = self.dropout(values)
         return torch.split(values, [part.shape[1] for part in parts], dim=1)
 
-    def _partly_frozen(self, number: int, ids: Tensor, batch: Batch) -> list[Tensor]:
+    def _partly_frozen(
+        self, table: nn.Module, reads: tuple[_Reads, _Reads], ids: Tensor, batch: Batch
+    ) -> list[Tensor]:
         """Frozen inputs are read in a gather of their own, without gradient, so that no step touches their rows."""
-        weight = list(self.tables.parameters())[number]
-        reads = self._frozen[number]
-        assert reads is not None
+        assert isinstance(table, nn.Embedding)
         columns: list[Tensor] = []
         of_sequences: dict[int, Tensor] = {}
-        for read, source in zip(reads, (weight, weight.detach()), strict=True):
+        for read, learned in zip(reads, (True, False), strict=True):
             parts = [ids[:, list(read.columns)], *(batch.sequences[i] for i in read.sequences)]
-            values, *histories = self._split(F.embedding(torch.cat(parts, dim=1), source, sparse=True), parts)
-            columns.append(values)
+            wanted = torch.cat(parts, dim=1)
+            values = table(wanted) if learned else F.embedding(wanted, table.weight.detach())
+            of_columns, *histories = self._split(values, parts)
+            columns.append(of_columns)
             of_sequences.update(zip(read.sequences, histories, strict=True))
         order = [column for read in reads for column in read.columns]
         back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=ids.device)

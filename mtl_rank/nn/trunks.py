@@ -10,9 +10,14 @@ from mtl_rank.nn.layers import GroupedLinear, LayerOptions, Linear, StackedLinea
 
 
 class Trunk(nn.Module):
-    """A trunk. width: length of the vector that each task gets."""
+    """A trunk.
+
+    width: length of the vector that each task gets.
+    experts_per_level: how many experts a task's gate mixes, per level; none without gates.
+    """
 
     width: int
+    experts_per_level: tuple[int, ...] = ()
 
     def gates(self, e: Tensor) -> list[Tensor]:
         """The weights that each task gives to its experts, per level (B, T, experts); none without gates."""
@@ -90,6 +95,7 @@ class MMoE(Trunk):
         super().__init__()
         self.tasks = tasks
         self.shape = (1 if one_gate else tasks, experts)
+        self.experts_per_level = (experts,)
         self.width = widths[-1]
         self.experts = WideFirst(n_in, experts, widths, options, extra=self.shape[0] * experts)
 
@@ -127,6 +133,7 @@ class PLE(Trunk):
     ) -> None:
         super().__init__()
         self.width = widths[-1]
+        self.experts_per_level = (own + shared,) * levels
         self.mixing = [Mixing(tasks, own, shared, last=level == levels - 1) for level in range(levels)]
         first = self.mixing[0]
         self.first = WideFirst(n_in, first.experts, widths, options, extra=first.gate_outputs)

@@ -14,6 +14,7 @@ from uuid import uuid4
 import duckdb
 
 from mtl_rank.errors import ScoresError
+from mtl_rank.features.sql import interruptible
 
 T = TypeVar("T")
 
@@ -148,10 +149,11 @@ class Database:
     def _in_turn(self, work: Callable[[duckdb.DuckDBPyConnection], T], read_only: bool) -> T:
         con = self._connect(read_only)
         try:
-            con.begin()
-            result = work(con)
-            con.commit()
-            return result
+            with interruptible():
+                con.begin()
+                result = work(con)
+                con.commit()
+                return result
         except (duckdb.OperationalError, duckdb.DataError, duckdb.IntegrityError) as error:
             if _says(error, _CONFLICT):
                 raise Busy(f"another connection is changing {self.path}") from error

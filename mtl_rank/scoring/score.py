@@ -13,6 +13,7 @@ from mtl_rank.errors import ConfigError, RunError
 from mtl_rank.features.definitions import differences, read_definitions, service_definitions
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.snapshot import EVENT_TIMESTAMP
+from mtl_rank.features.sql import interruptible
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 from mtl_rank.scoring.candidates import CandidateRules
@@ -133,17 +134,17 @@ def score(
         patience=Patience(job=float("inf") if options.wait else 0.0, notify=reporter.say),
         details=_begun(source, options),
     )
-    with sink:
-        already_finished = sink.finished
-        try:
+    try:
+        with interruptible(), sink:
+            already_finished = sink.finished
             written = (
                 0
                 if already_finished
                 else run_job(predictor, repository, source, ranking, sink, reporter, clock)
             )
-        except KeyboardInterrupt:
-            reporter.say(_how_to_continue(source, sink, options.as_of))
-            raise
+    except KeyboardInterrupt:
+        reporter.say(_how_to_continue(source, sink, options.as_of))
+        raise
     state = sink.state()
     assert state is not None
     return ScoreSummary(
@@ -211,7 +212,9 @@ def _refuse_changed_features(predictor: Predictor, repository: FeatureRepository
 
 
 def _how_to_continue(source: Source, sink: Sink, as_of: datetime | None) -> str:
-    committed = sum(chunk.rows for chunk in sink.committed.values())
+    # Not what the sink remembers: it may have been stopped between a commit and taking note of it.
+    state = sink.state()
+    committed = state.rows if state else 0
     # Of `--as-of now` the next run would make another time, and so another job.
     time = f", with --as-of {as_of.isoformat()}" if as_of is not None else ""
     return (
@@ -221,7 +224,7 @@ def _how_to_continue(source: Source, sink: Sink, as_of: datetime | None) -> str:
 
 
 def _job_id(predictor: Predictor, source: Source, options: ScoreOptions, ranking: Ranking | None) -> str:
-    """A fingerprint of all that decides the table: weights and calibration, candidates and times, the options."""
+    """A fingerprint of all that decides the table: weights, calibration, candidates with their times, options."""
     run = predictor.run
     files = [file.read_bytes() for file in (run.weights, run.calibration) if file.exists()]
     model = [hashlib.sha256(content).hexdigest() for content in files]

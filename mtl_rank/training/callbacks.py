@@ -14,12 +14,12 @@ from torch import Tensor
 from mtl_rank.progress import Reporter
 from mtl_rank.training.gradients import cosines
 from mtl_rank.training.module import RankingModule
-from mtl_rank.training.validation import improves, monitored_names
+from mtl_rank.training.validation import gate_names, improves, monitored_names
 
 
 class History(L.Callback):
     """Appends to history.csv: raw loss, lambda and share of the total per task every 50 steps, and the
-    validation metrics at the end of each epoch.
+    validation metrics at the end of each epoch, with the use of experts on the first batch of validation.
 
     gradients: also the norm of each task's gradient and the cosine between each two.
     """
@@ -46,6 +46,7 @@ class History(L.Callback):
             "rows_per_second",
             *steps,
             *monitored_names(pl_module.targets),
+            *gate_names(pl_module.network.trunk.experts_per_level, pl_module.targets),
         ]
         if trainer.is_global_zero:
             self._start_file(trainer.global_step)
@@ -77,7 +78,7 @@ class History(L.Callback):
         self._reporter.advance(batch_idx + 1, f"{tasks}  {row['rows_per_second']:,.0f} rows/s")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: RankingModule) -> None:  # type: ignore[override]
-        self._append(trainer, {**self._position(trainer), **pl_module.valid})
+        self._append(trainer, {**self._position(trainer), **pl_module.valid, **pl_module.gate_use})
         shown = "  ".join(
             f"{name.removeprefix('valid/')} {value:.4f}" for name, value in pl_module.valid.items()
         )

@@ -14,7 +14,7 @@ from mtl_rank.training.distributed import with_global_value
 from mtl_rank.training.gradients import SharedGradients
 from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.optim import RankingOptimizer, learning_rate_factor
-from mtl_rank.training.validation import validation_metrics
+from mtl_rank.training.validation import gate_numbers, validation_metrics
 from mtl_rank.training.weighting import Weighted, Weighting
 
 # In a smaller batch the penalty would outweigh what few examples say of a frequent id.
@@ -53,6 +53,7 @@ class RankingModule(L.LightningModule):
         self.weighted: Weighted | None = None
         self.gramian: Tensor | None = None
         self.valid: dict[str, float] = {}
+        self.gate_use: dict[str, float] = {}
         self._logits: list[Tensor] = []
         self._labels: list[Tensor] = []
 
@@ -76,6 +77,8 @@ class RankingModule(L.LightningModule):
         return (batch_idx + 1) % LOG_EVERY_STEPS == 0 or batch_idx + 1 == self.trainer.num_training_batches
 
     def validation_step(self, batch: Batch) -> None:
+        if not self._logits:
+            self.gate_use = gate_numbers(self.network.gates(batch), self.targets)
         self._logits.append(self.task_losses.location(self(batch)).float().cpu())
         self._labels.append(batch.labels.cpu())
 

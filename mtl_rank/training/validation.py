@@ -1,11 +1,16 @@
 """Validation numbers of an epoch: per task, and their mean."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from mtl_rank.data.labels import Target, sigmoid
 from mtl_rank.errors import ConfigError, DataError, did_you_mean
 from mtl_rank.metrics import auc, calibration, normalised_entropy
+from mtl_rank.nn.gates import entropy, utilisation
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -55,6 +60,25 @@ def monitored_names(targets: tuple[Target, ...] | dict[str, str]) -> list[str]:
     """Every metric that `fit.monitor` may name. A dict maps task names to kinds."""
     kinds = targets if isinstance(targets, dict) else {target.name: target.kind for target in targets}
     return [MEAN_NE, *(f"valid/{name}/{metric}" for name, kind in kinds.items() for metric in _METRICS[kind])]
+
+
+def gate_numbers(gates: Sequence[Tensor], targets: tuple[Target, ...]) -> dict[str, float]:
+    """Mean weights `gate/<task>/<level>/<expert>` and `gate/<task>/<level>/entropy`. gates: per level (B, T, E)."""
+    found: dict[str, float] = {}
+    for level, of_level in enumerate(gates, start=1):
+        weights, spread = utilisation(of_level.float()).tolist(), entropy(of_level.float()).tolist()
+        for i, target in enumerate(targets):
+            prefix = f"gate/{target.name}/{level}/"
+            found |= {f"{prefix}{k}": weight for k, weight in enumerate(weights[i], start=1)}
+            found[prefix + "entropy"] = spread[i]
+    return found
+
+
+def gate_names(experts_per_level: Sequence[int], targets: tuple[Target, ...]) -> list[str]:
+    """The keys of `gate_numbers`."""
+    return list(
+        gate_numbers([torch.ones(1, len(targets), experts) for experts in experts_per_level], targets)
+    )
 
 
 def check_monitor(monitor: str, kinds: dict[str, str]) -> None:

@@ -19,6 +19,7 @@ COMMANDS = [
     "features",
     "models",
     "train",
+    "tune",
     "evaluate",
     "inspect",
     "score",

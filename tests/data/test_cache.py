@@ -1,5 +1,9 @@
 """Prepared data is reused while nothing it was made from has changed, and never for anything else."""
 
+import os
+import subprocess
+import sys
+
 import polars as pl
 import pytest
 
@@ -51,6 +55,31 @@ def test_what_an_error_costs_does_not_change_the_data(project):
     second, was_there = prepare(project, ["ctr", "cvr"], **settings)
     assert was_there
     assert second.fingerprint == first.fingerprint
+
+
+STATE = """
+import sys
+from mtl_rank.features.repository import open_repository
+from mtl_rank.features.state import source_state
+from pathlib import Path
+print(*source_state(open_repository(Path(sys.argv[1]), "ranking_v1", {})), sep="\\n")
+"""
+
+
+def test_another_process_finds_the_same_features(applied):
+    """Sets of names have another order in each process: of no matter to what features are."""
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", STATE, applied / "feature_repo"],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "7")
+    ]
+    assert "view price_match" in found[0]
+    assert found[0] == found[1]
 
 
 SAME_LABEL = {"tasks.dwell.label": "clicked", "tasks.dwell.transform": "none", "tasks.dwell.given": None}

@@ -34,6 +34,11 @@ BACKWARDS = {"cvr": Task(label="y", given="ctr"), "ctr": BINARY}
             {"ctr": BINARY, "cvr": Task(label="y", given="ctr", loss={"name": "bce", "smoothing": 0.1})},
             r"tasks\.cvr\.loss: under esmm cvr is trained as a product",
         ),
+        (
+            {"name": "esmm"},
+            {"ctr": BINARY, "cvr": Task(label="y", given="ctr", inverse_propensity=0.1)},
+            r"tasks\.cvr\.inverse_propensity: under esmm cvr is trained on every row already",
+        ),
         ({"name": "esmm", "heads": "aitm"}, GIVEN, r"model\.heads: esmm has esmm, not aitm; leave it out"),
     ],
 )

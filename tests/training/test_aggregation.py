@@ -122,4 +122,7 @@ def test_methods_of_the_extra_say_what_they_need(name):
         with pytest.raises(ConfigError, match=rf"weighting\.method: {name} needs .*mtl-rank\[convex\]"):
             build_weighting(config_of(weighting={"method": name}), 9)
     else:
-        assert lambdas[0] == pytest.approx(lambdas[1], rel=1e-3)
+        assert lambdas == pytest.approx([1, 1], rel=1e-3)
+        conflict = np.array([[1.0, 0.0, 0.2], [-0.5, 0.8, 0.1], [0.3, -0.7, 0.4]])
+        step = lambdas_of(name, conflict) @ conflict
+        assert (conflict @ step > 0).all()

@@ -1,5 +1,6 @@
 """Every model of the zoo trains on the small project, keeps its weights and repeats itself."""
 
+import csv
 import math
 
 import numpy as np
@@ -153,3 +154,16 @@ OPTIONS = {
 def test_layer_options_train(data, tmp_path, option):
     _, result, _ = trained(data, tmp_path / "run", name="mmoe", **OPTIONS[option])
     assert result.valid["valid/ctr/auc"] > 0.75
+
+
+@pytest.mark.parametrize(("name", "levels"), [("mmoe", [2]), ("ple", [4, 4]), ("dnn", [])])
+def test_the_history_tells_how_each_task_uses_the_experts(data, tmp_path, name, levels):
+    trained(data, tmp_path / "run", name=name, levels=2)
+    with (tmp_path / "run" / "history.csv").open(newline="") as file:
+        *_, last = [row for row in csv.DictReader(file) if row["valid/ne"]]
+    assert len([key for key in last if key.startswith("gate/")]) == 3 * sum(experts + 1 for experts in levels)
+    for task in ("ctr", "cvr", "dwell"):
+        for level, experts in enumerate(levels, start=1):
+            weights = [float(last[f"gate/{task}/{level}/{k}"]) for k in range(1, experts + 1)]
+            assert sum(weights) == pytest.approx(1, rel=1e-4)
+            assert 0 <= float(last[f"gate/{task}/{level}/entropy"]) <= 1

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_rank.training.precision import choose_precision
 from train.rows import Rows
 
 TASKS, EXPERTS, HIDDEN, OUT, TOWER, DIM = 2, 4, 256, 128, 64, 16
@@ -35,6 +36,8 @@ class Network(nn.Module):
         e = torch.cat([self.table(ids).flatten(1), dense], dim=1)
         hidden, gates = self.first(e).split([EXPERTS * HIDDEN, TASKS * EXPERTS], dim=1)
         x = torch.relu(hidden).unflatten(1, (EXPERTS, HIDDEN)).transpose(0, 1)
+        # In bf16 the product for the weights' gradient is three times as fast on a copy.
+        x = x.contiguous() if x.dtype == torch.bfloat16 else x
         experts = torch.relu(torch.baddbmm(self.second[1], x, self.second[0])).transpose(0, 1)
         mixture = torch.softmax(gates.unflatten(1, (TASKS, EXPERTS)), dim=2).to(experts.dtype)
         mixed = (mixture @ experts).transpose(0, 1)
@@ -43,6 +46,7 @@ class Network(nn.Module):
 
 
 def train(folder: Path, batch_size: int, precision: str) -> None:
+    torch.set_float32_matmul_precision(choose_precision("auto", "cpu").matmul)
     rows = Rows.open(folder)
     network = Network(sum(rows.sizes.values()), rows.ids.shape[1], rows.dense.shape[1])
     table = network.table.weight

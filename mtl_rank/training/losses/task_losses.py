@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mtl_rank.config import Loss, Task
 from mtl_rank.data.labels import Target
@@ -45,6 +46,11 @@ class TaskLosses(nn.Module):
     uniform distribution), which leaves their mean. Focal loss has its minimum elsewhere than at the true
     probability, and nothing here puts that right.
 
+    A task with `inverse_propensity` is trained on the rows it is defined on so as to have the loss of every row: each
+    counts 1 / p, p the predicted probability that it is such a row, clipped from below (ESCM2-IPS, Wang et al. 2022).
+    NOTE[DIFF] divided by the sum of these weights, not by the number of rows: self-normalised, so that clipping does
+    not make the loss smaller.
+
     targets: the fitted tasks, which `balanced`, smoothing and lognormal take their numbers from.
 
     Shape: logits (B, T), labels (B, T), weights (B,) -> (T,)
@@ -75,6 +81,7 @@ class TaskLosses(nn.Module):
         self.register_buffer("smoothing", torch.tensor([loss.smoothing for loss in losses]), persistent=False)
         rates = [target.mean for target in targets] if targets is not None else [0.5] * len(losses)
         self.register_buffer("rates", torch.tensor(rates, dtype=torch.float32), persistent=False)
+        self._propensities = _propensities(tasks, targets)
         self._lognormal = [i for i, loss in enumerate(losses) if loss.name == "lognormal"]
         self.spread = (
             Spread([targets[i].std if targets is not None else 1.0 for i in self._lognormal])
@@ -85,7 +92,7 @@ class TaskLosses(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         defined = ~torch.isnan(labels)
         targets = torch.nan_to_num(labels)
-        counts = self._counts(defined, labels, weights, logits.dtype)
+        counts = self._counts(defined, labels, weights, logits)
         if self.spread is not None and self.training:
             columns = self._lognormal
             self.spread.update((logits - targets)[:, columns], counts[:, columns])
@@ -116,9 +123,9 @@ class TaskLosses(nn.Module):
             each = each.index_copy(1, torch.tensor(columns, device=outputs.device), found)
         return each
 
-    def _counts(self, defined: Tensor, labels: Tensor, weights: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def _counts(self, defined: Tensor, labels: Tensor, weights: Tensor | None, logits: Tensor) -> Tensor:
         """(B, T) how much each row counts for each task, 0 where it is undefined."""
-        counts = defined.to(dtype)
+        counts = defined.to(logits.dtype)
         if weights is not None:
             counts = counts * weights.unsqueeze(1)
         if self._sampled is not None:
@@ -129,4 +136,27 @@ class TaskLosses(nn.Module):
             )
             stands_for[:, task] = 1.0
             counts = counts * stands_for
+        if self._propensities:
+            log_p = F.logsigmoid(logits.detach())
+            counts = counts.clone()
+            for task, (ancestors, least) in self._propensities.items():
+                counts[:, task] /= log_p[:, ancestors].sum(dim=1).exp().clamp(min=least)
         return counts
+
+
+def _propensities(
+    tasks: Sequence[Task], targets: Sequence[Target] | None
+) -> dict[int, tuple[list[int], float]]:
+    """Per task that asks for it the positions of its ancestors, and the least propensity."""
+    found = {}
+    for i, task in enumerate(tasks):
+        if task.inverse_propensity is None:
+            continue
+        assert targets is not None
+        ancestors: list[int] = []
+        parent = targets[i].given
+        while parent is not None:
+            ancestors.append(parent)
+            parent = targets[parent].given
+        found[i] = (ancestors, task.inverse_propensity)
+    return found

@@ -1,5 +1,6 @@
 """TorchJD's weights of conflicting gradients, by the name of the method."""
 
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -18,10 +19,13 @@ from torchjd.linalg import QuadprogProjector
 # The Gramian of the gradients (T, T), of mean square 1 -> their weights (T,).
 Weigh = Callable[[Tensor], Tensor]
 
+# How far from the mean gradient, in units of its length.
+_CAGRAD = 0.5
 
-def _per_task(weigh: Weigh) -> Weigh:
-    """Weights whose sum is 1 without conflict, times T: 1 each, as those of the other methods are."""
-    return lambda gramian: len(gramian) * weigh(gramian)
+
+def _per_task(weigh: Weigh, total: float = 1.0) -> Weigh:
+    """Weights whose sum is `total` without conflict, so scaled that it is T: 1 each, as under the other methods."""
+    return lambda gramian: len(gramian) / total * weigh(gramian)
 
 
 def _nash_mtl() -> Weigh:
@@ -30,7 +34,10 @@ def _nash_mtl() -> Weigh:
         # that a checkpoint would lack.
         values, vectors = torch.linalg.eigh(gramian)
         gradients = vectors * values.clamp(min=0).sqrt()
-        weights: Tensor = NashMTL(n_tasks=len(gramian), max_norm=0.0).weighting(gradients)
+        with warnings.catch_warnings():
+            # That the next solution will not be quicker than the first: there is none.
+            warnings.filterwarnings("ignore", message=".*not DPP.*")
+            weights: Tensor = NashMTL(n_tasks=len(gramian), max_norm=0.0).weighting(gradients)
         return weights * (len(gramian) / weights.sum())
 
     return weigh
@@ -43,6 +50,6 @@ WEIGH: Mapping[str, Callable[[], Weigh]] = {
     "upgrad": lambda: _per_task(UPGradWeighting(projector=QuadprogProjector(norm_eps=1e-12, reg_eps=1e-12))),
     "imtl_g": lambda: _per_task(IMTLGWeighting()),
     "aligned_mtl": lambda: _per_task(AlignedMTLWeighting()),
-    "cagrad": lambda: _per_task(CAGradWeighting(c=0.5)),
+    "cagrad": lambda: _per_task(CAGradWeighting(c=_CAGRAD), total=1 + _CAGRAD),
     "nashmtl": _nash_mtl,
 }
