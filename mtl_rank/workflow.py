@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -25,7 +26,6 @@ from mtl_rank.evaluation.evaluate import Evaluation, check_evaluation
 from mtl_rank.evaluation.inspect import Inspection
 from mtl_rank.evaluation.inspect import inspect as inspect_rows
 from mtl_rank.evaluation.of_run import Asked, check_project, evaluate_scores, evaluate_stored, evaluate_test
-from mtl_rank.evaluation.report import write_comparison, write_report
 from mtl_rank.evaluation.scored import run_of_scores
 from mtl_rank.evaluation.windows import Window, split_window
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
@@ -100,6 +100,7 @@ def train(
         _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
     run = create_run(project, config)
     _complete(run, config, project, repository, reporter)
+    _report(run, reporter)
     return run
 
 
@@ -130,7 +131,7 @@ def resume(project: Path | str, run: str | None = None, reporter: Reporter | Non
     found = find_unfinished(project, run)
     config = found.config()
     _complete(found, config, project, _repository(project, config), reporter)
-    write_report(found)
+    _report(found, reporter)
     return found
 
 
@@ -141,7 +142,9 @@ def _complete(
     with run.held():
         try:
             run.update(status=RUNNING)
+            began = time.monotonic()
             data = prepared(config, project, repository, reporter)
+            ready = time.monotonic()
             before = run.info().get("prepared", data.fingerprint)
             if before != data.fingerprint:
                 raise RunError(
@@ -175,8 +178,14 @@ def _complete(
             calibration = fit_calibration(Predictor.load(run), data.valid, reporter)
             run.update(fit=asdict(result), calibration=calibration)
             run.write_metrics({"valid": result.valid})
+            fitted = time.monotonic()
             evaluate_test(run, project, repository, data, reporter)
-            run.update(status=FINISHED)
+            seconds = {
+                "prepare": ready - began,
+                "train": fitted - ready,
+                "measure": time.monotonic() - fitted,
+            }
+            run.update(status=FINISHED, seconds=seconds)
             shutil.rmtree(run.checkpoints, ignore_errors=True)
         except (KeyboardInterrupt, TrainingInterrupted):
             run.update(status=INTERRUPTED)
@@ -194,6 +203,16 @@ def _complete(
             ) from error
         finally:
             os.environ.pop(_SHARED_RUN, None)
+
+
+def _report(run: Run, reporter: Reporter) -> None:
+    """The page about a finished run. Whatever is wrong with it must not take the training with it."""
+    reporter.stage("write the report", None)
+    try:
+        report(run.project, run.id)
+    except Exception as error:  # noqa: BLE001
+        cause = f"{type(error).__name__}: {error}"
+        reporter.say(f"the report was not written: {cause}\nonce that is mended: mtlrank report {run.id}")
 
 
 def _take_part(run: Run, config: ProjectConfig, project: Path, repository: FeatureRepository) -> NoReturn:
@@ -276,6 +295,9 @@ def report(project: Path | str, run: str | None = None) -> Path:
 
     run: its name or the beginning of it, None = the latest.
     """
+    # Altair is imported for those alone who draw.
+    from mtl_rank.evaluation.report import write_report
+
     return write_report(find_run(Path(project), run))
 
 
@@ -292,6 +314,8 @@ def compare(
     runs: their names or the beginnings of them. split: of the first run's project; or other labelled `examples`.
     draws: of users, for intervals and p-values.
     """
+    from mtl_rank.evaluation.report import write_comparison
+
     project, reporter = Path(project), reporter or Silent()
     found = [find_run(project, name) for name in runs]
     if not found:

@@ -1,6 +1,6 @@
 """Is one run better than another? The same rows, the same draws of users, so that the difference has an interval."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from mtl_rank import metrics
 from mtl_rank.config import ProjectConfig
 from mtl_rank.errors import ConfigError, DataError
 from mtl_rank.evaluation.evaluate import Question, predict_rows
-from mtl_rank.evaluation.outcomes import Floats, Kind, Outcomes, outputs_of
+from mtl_rank.evaluation.outcomes import Doubles, Floats, Kind, Outcomes, outputs_of
 from mtl_rank.evaluation.windows import Window
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.metrics import RESAMPLED, Difference
@@ -20,6 +20,7 @@ from mtl_rank.progress import Reporter
 from mtl_rank.runs import Run
 
 DRAWS = 500
+BETTER, WORSE, CHANCE = "better", "worse", "could be chance"
 _HIGHER_IS_BETTER = {"auc", "gauc"}
 _COMPARED = {"binary": ("auc", "gauc", "ne", "calibration"), "regression": ("rmse", "mae", "calibration")}
 
@@ -35,23 +36,28 @@ class Compared:
     differences: tuple[Difference | None, ...]
 
     def verdict(self, i: int, level: float = 0.05) -> str:
-        """better, worse or no difference of run i + 1 from the first; empty for calibration, where 1 is best."""
+        """Whether run i + 1 is better than the first; empty for calibration, where 1 is best."""
         found = self.differences[i]
         if found is None or self.metric == "calibration":
             return ""
         if found.p_value > level or found.value == 0:
-            return "no difference"
-        return "better" if (found.value > 0) == (self.metric in _HIGHER_IS_BETTER) else "worse"
+            return CHANCE
+        return BETTER if (found.value > 0) == (self.metric in _HIGHER_IS_BETTER) else WORSE
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs on the same labelled rows. notes: what makes the comparison unfair, if anything does."""
+    """Runs on the same labelled rows.
+
+    settings: dotted keys of the configuration that differ -> their value in each run, as text.
+    notes: what makes the comparison unfair, if anything does.
+    """
 
     window: str
     rows: int
     runs: tuple[str, ...]
     metrics: tuple[Compared, ...]
+    settings: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,8 +103,28 @@ def compare_runs(
         reporter.advance(done)
     notes = [note for run in runs for note in _unfair(run, window)]
     return Comparison(
-        window.name, found[0].rows, tuple(run.id for run in runs), tuple(compared), tuple(notes)
+        window=window.name,
+        rows=found[0].rows,
+        runs=tuple(run.id for run in runs),
+        metrics=tuple(compared),
+        settings=_settings([run.config() for run in runs]),
+        notes=tuple(notes),
     )
+
+
+def _settings(configs: Sequence[ProjectConfig]) -> dict[str, tuple[str, ...]]:
+    flat = [dict(_dotted(config.model_dump(mode="json"))) for config in configs]
+    keys = list(dict.fromkeys(key for one in flat for key in one))
+    rows = {key: tuple(one.get(key, "") for one in flat) for key in keys}
+    return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def _dotted(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in document.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+        elif value is not None:
+            yield prefix + key, str(value)
 
 
 def _shared(configs: Sequence[ProjectConfig]) -> dict[str, Kind]:
@@ -131,21 +157,21 @@ def _compare(name: str, kind: Kind, outcomes: Sequence[Outcomes], draws: int) ->
     resampled = metrics.resampled(kind, y, predictions, users, draws)
     rows = []
     for metric in _COMPARED[kind]:
-        column = RESAMPLED[kind].index(metric)
-        first = values[0][metric]
-        differences = []
-        for i in range(1, len(outcomes)):
-            own = values[i][metric]
-            known = own is not None and first is not None
-            gap = (
-                metrics.difference(own - first, resampled[:, 0, column], resampled[:, i, column])
-                if known
-                else None
-            )  # type: ignore[operator]
-            differences.append(gap)
+        draws_of = resampled[:, :, RESAMPLED[kind].index(metric)]
         numbers = tuple(of_run[metric] for of_run in values)
-        rows.append(Compared(name, metric, len(y), numbers, tuple(differences)))
+        gaps = [_difference(numbers[0], own, draws_of[:, 0], draws_of[:, i]) for i, own in _later(numbers)]
+        rows.append(Compared(name, metric, len(y), numbers, tuple(gaps)))
     return rows
+
+
+def _later(numbers: Sequence[float | None]) -> list[tuple[int, float | None]]:
+    return list(enumerate(numbers))[1:]
+
+
+def _difference(first: float | None, own: float | None, before: Doubles, after: Doubles) -> Difference | None:
+    if first is None or own is None:
+        return None
+    return metrics.difference(own - first, before, after)
 
 
 def _values(kind: Kind, y: Floats, p: Floats, users: Any) -> Mapping[str, float | None]:

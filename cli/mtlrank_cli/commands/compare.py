@@ -39,6 +39,9 @@ def command(
     if as_json:
         print_json({**found.as_dict(), "page": str(page)})
         return
+    if found.settings:
+        rows = [(key, *values) for key, values in found.settings.items()]
+        print_table("settings that differ", ("setting", *found.runs), rows)
     for i in range(1, len(found.runs)):
         _print(found, i)
     for note in found.notes:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtl_rank.evaluation.compare import Compared, Comparison
+from mtl_rank.evaluation.compare import BETTER, WORSE, Compared, Comparison
 from mtl_rank.evaluation.report import charts
-from mtl_rank.evaluation.report.markup import Figures, Html, element, table
-from mtl_rank.evaluation.report.page import CACHE, save_page
+from mtl_rank.pages import Figures, Html, element, save_page, table
 from mtl_rank.runs import Run
 
 NAMES = {"auc": "AUC", "gauc": "GAUC", "ne": "NE", "calibration": "calibration", "rmse": "RMSE", "mae": "MAE"}
+_CAVEAT = "Intervals are over draws of users, for these trainings: another seed would move them too."
 _DRAWN = ("auc", "gauc", "ne", "rmse")
 
 
@@ -19,16 +19,19 @@ def write_comparison(first: Run, found: Comparison) -> Path:
     title = f"{len(found.runs)} runs on the {found.rows:,} rows of the {found.window} window"
     parts: list[Html] = [
         element("h1", title),
-        element("p", f"Differences are from {found.runs[0]}.", css="lead"),
+        element("p", f"Differences are from {found.runs[0]}. {_CAVEAT}", css="lead"),
     ]
     if found.notes:
         notes = [element("li", note) for note in found.notes]
         parts.append(element("div", element("h3", "Not quite fair"), element("ul", *notes), css="card flags"))
+    if found.settings:
+        settings = table(("setting", *found.runs), [(key, *values) for key, values in found.settings.items()])
+        parts.append(element("div", element("h3", "What is different"), settings, css="card"))
     for i, run in enumerate(found.runs[1:]):
         parts.append(element("h2", run))
         parts.append(element("div", *_figures(figures, found, i), css="charts"))
         parts.append(element("div", _table(found, i), css="card"))
-    save_page(first.folder / "compare.html", title, Html("\n".join(parts)), figures, first.project / CACHE)
+    save_page(first.folder / "compare.html", title, Html("\n".join(parts)), figures)
     return first.folder / "compare.html"
 
 
@@ -46,13 +49,13 @@ def _figures(figures: Figures, found: Comparison, i: int) -> Iterator[Html]:
 
 
 def _table(found: Comparison, i: int) -> Html:
-    header = ("output", "metric", "first run", "this run", "difference", "95 %", "p", "verdict")
+    header = ("output", "metric", "verdict", "difference", "95 %", "p", "first run", "this run")
     return table(header, [_row(row, i) for row in found.metrics])
 
 
 def _row(row: Compared, i: int) -> tuple[object, ...]:
-    gap = row.differences[i]
-    numbers = (
-        (None, "", None) if gap is None else (gap.value, f"{gap.low:+.4f} to {gap.high:+.4f}", gap.p_value)
-    )
-    return (row.output, NAMES[row.metric], row.values[0], row.values[i + 1], *numbers, row.verdict(i))
+    gap, verdict = row.differences[i], row.verdict(i)
+    shown = element("span", verdict, css=verdict if verdict in (BETTER, WORSE) else "lead")
+    between = "" if gap is None else f"{gap.low:+.4f} to {gap.high:+.4f}"
+    numbers = (None, between, None) if gap is None else (f"{gap.value:+.4f}", between, gap.p_value)
+    return (row.output, NAMES[row.metric], shown, *numbers, row.values[0], row.values[i + 1])

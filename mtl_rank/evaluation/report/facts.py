@@ -49,6 +49,10 @@ def read_facts(run: Run) -> ReportFacts:
     metrics = run.metrics()
     measured = [name for name in (WINDOW, *_OTHER_WINDOWS) if "tasks" in metrics.get(name, {})]
     history = list(_history(run))
+    epochs = [row for row in history if "valid/ne" in row]
+    # The last batch of an epoch is what was left over: it says little.
+    ends = {row["step"] for row in epochs}
+    steps = [row for row in history if any(name.startswith("lambda/") for name in row)]
     return ReportFacts(
         run=run,
         config=run.config(),
@@ -57,8 +61,8 @@ def read_facts(run: Run) -> ReportFacts:
         details=run.details(),
         checks=run.checks(),
         window=measured[0] if measured else None,
-        steps=tuple(row for row in history if any(name.startswith("lambda/") for name in row)),
-        epochs=tuple(row for row in history if "valid/ne" in row),
+        steps=tuple([row for row in steps if row["step"] not in ends] or steps),
+        epochs=tuple(epochs),
     )
 
 

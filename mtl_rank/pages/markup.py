@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from mtl_rank.evaluation.report.charts import Spec
+from mtl_rank.pages.charts import Spec
 
 
 class Html(str):
@@ -11,14 +11,14 @@ class Html(str):
 
 
 def text(value: object) -> Html:
-    """Anything as text, Html as it is; numbers with four digits behind the point, None as a dash."""
+    """Anything as text, Html as it is."""
     if isinstance(value, Html):
         return value
     return Html(escape(shown(value)))
 
 
 def shown(value: object) -> str:
-    """A value as people read it."""
+    """A value as people read it: None as a dash, small numbers with four digits behind the point, large with two."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -26,7 +26,7 @@ def shown(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 100 else f"{value:,.1f}"
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:,.2f}"
     return str(value)
 
 
@@ -82,5 +82,5 @@ def _cell(tag: str, value: object, number: bool) -> Html:
 def _is_numeric(value: object) -> bool:
     """Numbers, percentages and cells without a value."""
     if isinstance(value, str):
-        return value == "" or value.rstrip("%").replace(".", "", 1).isdigit()
+        return value == "" or value.lstrip("+-").rstrip("%").replace(".", "", 1).isdigit()
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
