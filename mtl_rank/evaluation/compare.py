@@ -84,6 +84,10 @@ def compare_runs(
     """
     if len({run.id for run in runs}) < max(2, len(runs)):
         raise ConfigError("compare: name two or more different runs")
+    shared = _shared([run.config() for run in runs])
+    if not shared:
+        tasks = "; ".join(f"{run.id} has {_labels(run.config())}" for run in runs)
+        raise ConfigError(f"compare: the runs have no task in common: {tasks}")
     rows = examples or runs[0].config().examples
     found = []
     for i, (run, repository) in enumerate(zip(runs, repositories, strict=True)):
@@ -92,10 +96,6 @@ def compare_runs(
         predictor = Predictor.load(run)
         outcomes, _ = predict_rows(predictor, repository, project, Question(window, rows), own, reporter)
         found.append(outcomes)
-    shared = _shared([run.config() for run in runs])
-    if not shared:
-        tasks = "; ".join(f"{run.id} has {', '.join(run.config().tasks)}" for run in runs)
-        raise ConfigError(f"compare: the runs have no task in common: {tasks}")
     reporter.stage("compare", len(shared))
     compared: list[Compared] = []
     for done, (name, kind) in enumerate(shared.items(), start=1):
@@ -125,6 +125,10 @@ def _dotted(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield from _dotted(value, f"{prefix}{key}.")
         elif value is not None:
             yield prefix + key, str(value)
+
+
+def _labels(config: ProjectConfig) -> str:
+    return ", ".join(f"{name} of {task.label!r}" for name, task in config.tasks.items())
 
 
 def _shared(configs: Sequence[ProjectConfig]) -> dict[str, Kind]:
