@@ -20,12 +20,19 @@ from mtl_rank.data.encoder import FeatureEncoder, expected_layout
 from mtl_rank.data.pretrained import check_pretrained, read_pretrained
 from mtl_rank.errors import ConfigError, RunError, is_full_disk
 from mtl_rank.evaluation.calibrate import fit_calibration
-from mtl_rank.evaluation.checks import DataChecks, check_data
+from mtl_rank.evaluation.checks import DataChecks
 from mtl_rank.evaluation.compare import DRAWS, Comparison, compare_runs
 from mtl_rank.evaluation.evaluate import Evaluation, check_evaluation
 from mtl_rank.evaluation.inspect import Inspection
 from mtl_rank.evaluation.inspect import inspect as inspect_rows
-from mtl_rank.evaluation.of_run import Asked, check_project, evaluate_scores, evaluate_stored, evaluate_test
+from mtl_rank.evaluation.of_run import (
+    Asked,
+    check_prepared,
+    check_project,
+    evaluate_scores,
+    evaluate_stored,
+    evaluate_test,
+)
 from mtl_rank.evaluation.scored import run_of_scores
 from mtl_rank.evaluation.windows import Window, split_window
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
@@ -167,7 +174,7 @@ def _complete(
                 precision=asdict(precision),
                 features=fingerprint(definitions),
             )
-            checks = check_data(config, data.encoder, data.train, data.valid)
+            checks = check_prepared(config, project, repository, data, reporter)
             checks.say(reporter)
             run.write_checks(checks.as_dict())
             vectors = read_pretrained(config.model.pretrained, project, data.encoder, reporter)

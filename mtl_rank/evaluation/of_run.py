@@ -99,8 +99,16 @@ def evaluate_test(
 def check_project(
     config: ProjectConfig, project: Path, repository: FeatureRepository, reporter: Reporter
 ) -> DataChecks:
-    """Prepare the training data, or find it prepared, and look at it; with the ages of matched rows."""
-    data = prepared(config, project, repository, reporter)
+    """Prepare the training data, or find it prepared, and look at it."""
+    return check_prepared(
+        config, project, repository, prepared(config, project, repository, reporter), reporter
+    )
+
+
+def check_prepared(
+    config: ProjectConfig, project: Path, repository: FeatureRepository, data: Prepared, reporter: Reporter
+) -> DataChecks:
+    """Look at prepared data, and at the ages of the feature rows that were matched."""
     reporter.stage("match feature rows", None)
     with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder:
         columns = example_columns(config, repository)

@@ -1,6 +1,7 @@
 """Vega as one script, made once per version and user: bundling it takes seconds."""
 
 import os
+import tempfile
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -32,4 +33,9 @@ def vega_script() -> str:
 
 def _cache() -> Path:
     """Where programs keep what they can make again (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtl_rank"
+    try:
+        home = Path.home()
+    except RuntimeError:
+        # A user id without an account, as in some containers.
+        home = Path(tempfile.gettempdir())
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "mtlrank"

@@ -127,12 +127,7 @@ def data_section(found: ReportFacts, figures: Figures) -> Html:
     if moved:
         caption = "PSI between training and test rows; right of the line is drift."
         parts.append(figures.add("What moved most", charts.drift(moved), caption))
-    views = found.checks.get("views", [])
-    if views:
-        header = ("feature view", "train", "valid")
-        rows = [(v["name"], *(_percent(v["coverage"].get(w)) for w in ("train", "valid"))) for v in views]
-        box = (element("h3", "Rows with a value"), element("figcaption", "Share of rows, after the join."))
-        parts.append(element("div", *box, table(header, rows), css="card"))
+    parts += _views(found)
     parts += _notes(found)
     inputs = found.checks.get("inputs", [])
     if not parts and not inputs:
@@ -146,6 +141,24 @@ def data_section(found: ReportFacts, figures: Figures) -> Html:
             else ""
         )
     )
+
+
+def _views(found: ReportFacts) -> Iterator[Html]:
+    """Of each feature view: on how many rows it says anything, and how old what it says is."""
+    views = found.checks.get("views", [])
+    if not views:
+        return
+    header = ("feature view", "train", "valid", "age")
+    rows = [
+        (
+            *(view["name"], *(_percent(view["coverage"].get(name), 1) for name in ("train", "valid"))),
+            _age((view["matches"] or {}).get("median_age")),
+        )
+        for view in views
+    ]
+    caption = "Share of rows after the join; median age of the feature row at the time of the example."
+    box = (element("h3", "Rows with a value"), element("figcaption", caption))
+    yield element("div", *box, table(header, rows), css="card")
 
 
 def _notes(found: ReportFacts) -> Iterator[Html]:
@@ -214,5 +227,14 @@ def run_section(found: ReportFacts) -> Html:
     )
 
 
-def _percent(share: float | None) -> str | None:
-    return None if share is None else f"{share:.2%}"
+def _percent(share: float | None, digits: int = 2) -> str | None:
+    return None if share is None else f"{share:.{digits}%}"
+
+
+def _age(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {name}"
+    return f"{seconds:,.1f} s"
