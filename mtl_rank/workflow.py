@@ -18,7 +18,7 @@ from mtl_rank.config import CONFIG_NAME, ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
 from mtl_rank.data.encoder import FeatureEncoder, expected_layout
 from mtl_rank.data.pretrained import check_pretrained, read_pretrained
-from mtl_rank.errors import ConfigError, RunError, is_full_disk
+from mtl_rank.errors import ConfigError, MtlRankError, RunError, is_full_disk
 from mtl_rank.evaluation.calibrate import fit_calibration
 from mtl_rank.evaluation.checks import DataChecks
 from mtl_rank.evaluation.compare import DRAWS, Comparison, compare_runs
@@ -218,7 +218,7 @@ def _report(run: Run, reporter: Reporter) -> None:
     try:
         report(run.project, run.id)
     except Exception as error:  # noqa: BLE001
-        cause = f"{type(error).__name__}: {error}"
+        cause = error if isinstance(error, MtlRankError) else f"{type(error).__name__}: {error}"
         reporter.say(f"the report was not written: {cause}\nonce that is mended: mtlrank report {run.id}")
 
 

@@ -1,16 +1,17 @@
 """A page: style, content, charts, and the script that draws them, in one file."""
 
 import json
-import os
 from importlib.resources import files
 from pathlib import Path
 
+from mtl_rank.errors import MtlRankError
+from mtl_rank.pages.files import write_whole
 from mtl_rank.pages.markup import Figures, Html, text
 from mtl_rank.pages.vega import vega_script
 
 
 def save_page(path: Path, title: str, body: Html, figures: Figures) -> None:
-    """Write a page in one step: readers see the old or the new one."""
+    """Write a page that needs nothing beside it. Raises MtlRankError when it cannot be written."""
     # `<` is escaped so that no text of a chart can end the script element.
     specs = json.dumps(figures.specs, allow_nan=False).replace("<", "\\u003c")
     resources = files("mtl_rank.pages")
@@ -35,6 +36,7 @@ def save_page(path: Path, title: str, body: Html, figures: Figures) -> None:
 </body>
 </html>
 """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)
+    try:
+        write_whole(path, page)
+    except OSError as error:
+        raise MtlRankError(f"{path} cannot be written: {error.strerror}") from error

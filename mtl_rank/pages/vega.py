@@ -10,6 +10,8 @@ from pathlib import Path
 import altair as alt
 import vl_convert
 
+from mtl_rank.pages.files import write_whole
+
 
 @cache
 def vega_script() -> str:
@@ -25,9 +27,7 @@ def vega_script() -> str:
     # A home that cannot be written to costs the seconds again, no more.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(script, encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, script)
     return script
 
 

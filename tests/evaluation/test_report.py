@@ -184,3 +184,12 @@ def test_a_failing_report_is_a_warning_and_the_training_stays_finished(
     (warning,) = [line for line in said.lines if "report" in line]
     assert "ValueError: no chart today" in warning
     assert f"mtlrank report {found.id}" in warning
+
+
+def test_a_page_that_cannot_be_written_leaves_no_part_of_it(run: Run) -> None:
+    run.report.unlink()
+    run.report.mkdir()
+    outcome = mtlrank("report", cwd=run.project)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert f"{run.report} cannot be written" in outcome.err
+    assert list(run.folder.glob("*.partial")) == []
