@@ -31,7 +31,7 @@ def retrieve(
     Through DuckDBAsofOfflineStore this is a stream; any other store gives its result as one table.
     Raises MtlRankError when rows and sources do not fit.
     """
-    rows = _rows_sql(snapshot, start, end, first_row)
+    rows = rows_sql(snapshot, start, end, first_row)
     store, service = repository.store, repository.service
     if isinstance(store.config.offline_store, DuckDBAsofOfflineStoreConfig):
         job = store.get_historical_features(entity_df=rows, features=service, full_feature_names=True)
@@ -55,7 +55,10 @@ def _ordered(job: RetrievalJob) -> pa.Table:
     return table.sort_by(ROW_NUMBER)
 
 
-def _rows_sql(snapshot: Snapshot, start: datetime | None, end: datetime | None, first_row: int) -> str:
+def rows_sql(
+    snapshot: Snapshot, start: datetime | None = None, end: datetime | None = None, first_row: int = 0
+) -> str:
+    """One SELECT of the entity rows with start <= event_timestamp < end that are numbered from `first_row` on."""
     conditions = [f"{quote(ROW_NUMBER)} >= {int(first_row)}"]
     if start is not None:
         conditions.append(f"{quote(EVENT_TIMESTAMP)} >= {_timestamp_literal(start)}")
