@@ -95,7 +95,7 @@ def _checked(config: ProjectConfig, project: Path) -> FeatureRepository:
     check_model(config.model, config.tasks)
     check_weighting(config)
     check_logging(config)
-    check_monitor(config.fit.monitor, {name: task.kind for name, task in config.tasks.items()})
+    check_monitor(config.fit, {name: task.kind for name, task in config.tasks.items()})
     check_pretrained(config.model.pretrained, project)
     repository = _repository(project, config)
     check_model(config.model, config.tasks, expected_layout(repository.schema, config.model.dim))

@@ -88,6 +88,7 @@ class Fit(Section):
     devices: processes that share each batch, by Lightning's DDP.
     checkpoint_minutes: how much work a killed run may lose; epochs' ends are always kept.
     monitor: `valid/ne` (mean normalised loss of the tasks, lower is better) or `valid/<task>/<metric>`.
+    monitor_weights: of the tasks in that mean, 1 for those that are left out.
     tensorboard: write what history.csv gets for TensorBoard too (extra `tensorboard`).
     patience: epochs without improvement of `monitor` before training stops; the best weights are kept.
     """
@@ -105,6 +106,9 @@ class Fit(Section):
     seed: int = Field(7, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     monitor: str = "valid/ne"
+    monitor_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
     patience: int = Field(2, ge=1)
     negatives: Negatives | None = None
     tensorboard: bool = False
@@ -226,6 +230,7 @@ class ProjectConfig(Section):
         raw["tasks"] = {name: raw["tasks"][name] for name in names}
         for key in ("lambdas", "schedule"):
             raw["weighting"][key] = {k: v for k, v in raw["weighting"][key].items() if k in names}
+        raw["fit"]["monitor_weights"] = {k: v for k, v in self.fit.monitor_weights.items() if k in names}
         raw["calibration"]["tasks"] = {k: v for k, v in self.calibration.tasks.items() if k in names}
         try:
             return ProjectConfig.model_validate(raw)

@@ -93,7 +93,7 @@ def fit(
         batch_size,
         steps_per_epoch,
     )
-    check_measurable(config.fit.monitor, valid.arrays.labels, encoder.targets)
+    check_measurable(config.fit.monitor, valid.arrays.labels, encoder.targets, config.fit.monitor_weights)
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
     precision = precision or choose_precision(config.fit.precision, config.fit.accelerator)
     history = History(folder / "history.csv", reporter, config.weighting.log_gradients)
