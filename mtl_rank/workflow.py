@@ -28,6 +28,7 @@ from mtl_rank.evaluation.windows import Window, split_window
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
 from mtl_rank.features.repository import FeatureRepository, open_repository
 from mtl_rank.features.schema import FeatureSchema
+from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.summary import NetworkSummary, summarise
 from mtl_rank.nn.zoo import build_network, check_model
 from mtl_rank.predict import Predictor
@@ -301,7 +302,8 @@ def describe_model(
     found = find_run(project, like)
     config = found.config({"model.name": name, **(settings or {})})
     layout = FeatureEncoder.load(found.encoder_folder).layout
-    return summarise(build_network(config.model, layout, torch.zeros(len(config.tasks)), config.tasks))
+    start = torch.zeros(Columns.of(config.tasks.values()).total)
+    return summarise(build_network(config.model, layout, start, config.tasks))
 
 
 def score(

@@ -8,17 +8,24 @@ import torch
 from torch import Tensor
 
 from mtl_rank.config import Fit
+from mtl_rank.data.classes import numbers_of_classes
 from mtl_rank.data.labels import Target, sigmoid
 from mtl_rank.errors import ConfigError, DataError, did_you_mean
 from mtl_rank.metrics import auc, calibration, normalised_entropy
+from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.gates import entropy, utilisation
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 
 MEAN_NE = "valid/ne"
-_HIGHER_IS_BETTER = {"auc"}
-_METRICS = {"binary": ("auc", "ne", "calibration"), "regression": ("nmse",)}
+_HIGHER_IS_BETTER = {"auc", "accuracy", "kappa", "spearman"}
+_METRICS = {
+    "binary": ("auc", "ne", "calibration"),
+    "regression": ("nmse",),
+    "multiclass": ("auc", "ne", "accuracy"),
+    "ordinal": ("auc", "ne", "accuracy", "kappa", "spearman"),
+}
 
 
 def validation_metrics(
@@ -26,8 +33,9 @@ def validation_metrics(
 ) -> dict[str, float]:
     """`valid/<task>/<metric>` where defined, and `valid/ne`, the mean normalised loss of the tasks.
 
-    The normalised loss of a binary task is its NE, of a regression task its squared error over the variance
-    of the label, both 1 for a constant prediction. logits, labels: (N, T), encoded; NaN = undefined.
+    The normalised loss of a task with classes is its NE, log loss over entropy, of a regression task its squared
+    error over the variance of the label, both 1 for a constant prediction. logits: (N, C), labels: (N, T), encoded;
+    NaN = undefined.
     weights: of tasks in the mean, 1 where none is given.
     Raises DataError when predictions are not finite.
     """
@@ -37,6 +45,7 @@ def validation_metrics(
         )
     found: dict[str, float | None] = {}
     losses, shares = [], []
+    columns = Columns.of(targets).of_task
     for i, target in enumerate(targets):
         defined = ~np.isnan(labels[:, i])
         y, z = labels[defined, i], logits[defined, i]
@@ -51,6 +60,10 @@ def validation_metrics(
                 prefix + "ne": loss,
                 prefix + "calibration": calibration(y, p),
             }
+        elif target.classes:
+            numbers = numbers_of_classes(y, logits[defined][:, columns[i]], target)
+            loss = numbers["ne"]
+            found |= {prefix + name: numbers[name] for name in _METRICS[target.kind]}
         else:
             loss = float(((z - y) ** 2).mean() / y.var()) if np.ptp(y) > 0 else None
             found[prefix + "nmse"] = loss
@@ -111,7 +124,10 @@ def check_measurable(
 ) -> None:
     """Raises DataError when the validation rows leave `fit.monitor` undefined. labels: (N, T), encoded."""
     values = np.asarray(labels, np.float64)
-    if monitor not in validation_metrics(np.zeros_like(values), values, targets, weights):
+    logits = np.zeros((len(values), Columns.of(targets).total))
+    # Of predictions that are all alike a rank correlation is undefined.
+    logits[:, : len(targets)] = np.linspace(-1e-3, 1e-3, len(values))[:, None]
+    if monitor not in validation_metrics(logits, values, targets, weights):
         raise DataError(
             f"fit.monitor: {monitor} is undefined on the {len(values)} validation rows, which lack a label or one "
             "of its classes; move split.valid or monitor another task"
