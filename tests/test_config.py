@@ -212,7 +212,7 @@ CLASSES = [
                 "s_2": {"label": "b"},
             }
         },
-        "class 2 of s and task s_2 would both be called s_2",
+        "task s_2 and class 2 of s would both be called s_2",
     ),
 ]
 
