@@ -45,7 +45,7 @@ losses of each task trained alone: right of them or above, the tasks harm each o
 <pre>{html.escape(tuning.best_point.command)}</pre>
 <script>
 const charts = {specs};
-charts.forEach((spec, i) => vegaEmbed("#chart" + i, spec, {{mode: "vega-lite", actions: false}}));
+charts.forEach((spec, i) => vegaEmbed("#chart" + i, spec, {{mode: "vega-lite", actions: false, renderer: "svg"}}));
 </script></body></html>
 """
     partial = path.with_suffix(".partial")
