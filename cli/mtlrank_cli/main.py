@@ -21,6 +21,7 @@ from mtlrank_cli.commands import (
     train,
     tune,
 )
+from mtlrank_cli.startup import skip_rewriting_feast
 
 INTERRUPTED = 130
 
@@ -70,6 +71,8 @@ def main() -> None:
 
 
 def _run() -> int:
+    if "--help" not in sys.argv:
+        skip_rewriting_feast()
     try:
         code: int = app(standalone_mode=False)
         return code
