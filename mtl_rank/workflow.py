@@ -38,6 +38,7 @@ from mtl_rank.evaluation.windows import Window, split_window
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
 from mtl_rank.features.repository import FeatureRepository, open_repository
 from mtl_rank.features.schema import FeatureSchema
+from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.summary import NetworkSummary, summarise
 from mtl_rank.nn.zoo import build_network, check_model
 from mtl_rank.predict import Predictor
@@ -116,7 +117,7 @@ def _checked(config: ProjectConfig, project: Path) -> FeatureRepository:
     check_model(config.model, config.tasks)
     check_weighting(config)
     check_logging(config)
-    check_monitor(config.fit.monitor, {name: task.kind for name, task in config.tasks.items()})
+    check_monitor(config.fit, {name: task.kind for name, task in config.tasks.items()})
     check_pretrained(config.model.pretrained, project)
     repository = _repository(project, config)
     check_model(config.model, config.tasks, expected_layout(repository.schema, config.model.dim))
@@ -382,7 +383,8 @@ def describe_model(
     found = find_run(project, like)
     config = found.config({"model.name": name, **(settings or {})})
     layout = FeatureEncoder.load(found.encoder_folder).layout
-    return summarise(build_network(config.model, layout, torch.zeros(len(config.tasks)), config.tasks))
+    start = torch.zeros(Columns.of(config.tasks.values()).total)
+    return summarise(build_network(config.model, layout, start, config.tasks))
 
 
 def score(

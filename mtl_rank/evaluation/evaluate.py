@@ -17,6 +17,7 @@ from mtl_rank.data.prepare import as_polars, example_columns
 from mtl_rank.errors import DataError, did_you_mean
 from mtl_rank.evaluation.baselines import Baseline, check_baselines
 from mtl_rank.evaluation.checks import drift
+from mtl_rank.evaluation.classes import ClassNumbers, labels_by_output, measure_classes
 from mtl_rank.evaluation.columns import cold_columns, columns_of_rows, gauc_key, slice_columns
 from mtl_rank.evaluation.curves import Curves
 from mtl_rank.evaluation.inspect import GateUse, Importance, gate_use, importance
@@ -58,7 +59,8 @@ class Evaluation:
     """Numbers of one window of labelled rows.
 
     slices: output -> its slices, the worst first. baselines: simpler model -> output -> a few of its numbers.
-    coverage: of a scores table, the share of labelled rows with a score.
+    coverage: of a scores table, the share of labelled rows with a score. classes: of tasks with more than two of
+    them, whose single classes are among `tasks`.
     """
 
     window: str
@@ -72,6 +74,7 @@ class Evaluation:
     importance: tuple[Importance, ...] = ()
     drift: Mapping[str, float] = field(default_factory=dict)
     coverage: float | None = None
+    classes: tuple[ClassNumbers, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """What goes into metrics.json: the numbers of the model."""
@@ -82,6 +85,7 @@ class Evaluation:
             "coverage": self.coverage,
             "tasks": {numbers.name: numbers.as_dict() for numbers in self.tasks},
             "slices": {name: [one.as_dict() for one in found] for name, found in self.slices.items()},
+            **({"classes": {one.name: one.as_dict() for one in self.classes}} if self.classes else {}),
         }
 
     def drawn(self) -> dict[str, Any]:
@@ -174,7 +178,7 @@ def predict_rows(
         targets = encode_labels(labels[chosen], predictor.encoder.targets)
         sample.append(take(rows, chosen)._replace(labels=targets))
         collector.add(
-            labels={name: labels[:, i] for i, name in enumerate(config.tasks)},
+            labels=labels_by_output(labels, config),
             predictions=predictor.outputs_of(predictor.calibrated(logits)),
             columns={
                 "group": table[group_key],
@@ -207,6 +211,7 @@ def finish(
         uncalibrated=collector.arrays("uncalibrated"),
         baselines=collector.baselines(),
         slices={name.removeprefix("by "): collector.column(name) for name in collector.columns("by ")},
+        classes=config.class_columns(),
     )
 
 
@@ -225,6 +230,7 @@ def measured(
         baselines=baseline_numbers(outcomes),
         curves=_curves(found),
         coverage=coverage,
+        classes=measure_classes(outcomes),
     )
 
 
