@@ -64,7 +64,13 @@ class Towers(nn.Module):
         self.output.bias.copy_(prior.view(-1, 1, 1))
 
     def forward(self, x: Tensor, vectors: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.output(self.hidden(x)).squeeze(2).float()
+        hidden = self.hidden(x)
+        if self.training:
+            logits: Tensor = self.output(hidden).squeeze(2).float()
+        else:
+            # In bf16 a logit has 8 binary digits: many candidates of a user would have one score.
+            with torch.autocast(hidden.device.type, enabled=False):
+                logits = self.output(hidden.float()).squeeze(2)
         if self.of_branches is not None and vectors is not None:
             logits = logits + self.of_branches(vectors).float()
         return logits
