@@ -136,6 +136,8 @@ def _connected(cluster: Cluster) -> Iterator[Any]:
 
     options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
     if cluster.address is None:
+        # A library does not report what it is used for.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         options |= {"num_cpus": cluster.tasks, "object_store_memory": _OBJECT_STORE_BYTES}
         # A cluster of another program on this machine is not ours to join.
         options |= {"address": "local"}
