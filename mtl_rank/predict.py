@@ -28,7 +28,7 @@ Doubles = npt.NDArray[np.float64]
 
 # Every forward pass has this many rows, the last one filled up: then a row's score is the same to the last
 # bit in whatever chunk it comes, as the shape of a matrix product decides the order of its sums.
-BLOCK_ROWS = 4_096
+BLOCK_ROWS = 2_048
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -167,8 +166,10 @@ def score(
             written = 0
             if not already_finished:
                 engine = LocalEngine(source, features, predictor, tuple(schema.given), ranking)
-                with _engine(engine, options.cluster, target, sink.job_id) as chosen:
-                    written = run_job(chosen, source, sink, push, reporter, clock)
+                folder = parts_folder(target.path.resolve(), sink.job_id)
+                chosen = _on_cluster(engine, options.cluster, folder) if options.cluster else engine
+                written = run_job(chosen, source, sink, push, reporter, clock)
+                remove_parts(folder)
     except KeyboardInterrupt:
         reporter.say(_how_to_continue(source, sink, options.as_of))
         raise
@@ -227,13 +228,8 @@ def _begun(source: Source, options: ScoreOptions) -> Details:
     }
 
 
-@contextmanager
-def _engine(local: LocalEngine, cluster: Cluster | None, target: Target, job_id: str) -> Iterator[Engine]:
-    """Where the chunks of a claimed job are scored; what workers share is gone once the job is finished."""
-    if cluster is None:
-        yield local
-        return
-    folder = parts_folder(target.path.resolve(), job_id)
+def _on_cluster(local: LocalEngine, cluster: Cluster, folder: Path) -> Engine:
+    """The engine that scores in tasks what `local` would. folder: for what driver and workers share."""
     folder.mkdir(exist_ok=True)
     assignment = Assignment(
         local.predictor.run.folder.resolve(),
@@ -243,8 +239,7 @@ def _engine(local: LocalEngine, cluster: Cluster | None, target: Target, job_id:
         local.columns,
         local.ranking,
     )
-    yield RayEngine(assignment, cluster, folder)
-    remove_parts(folder)
+    return RayEngine(assignment, cluster, folder)
 
 
 def _refuse_changed_features(predictor: Predictor, repository: FeatureRepository) -> None:

@@ -20,7 +20,7 @@ from mtl_rank.features.entity_rows import read_rows
 from mtl_rank.features.online import read_online, retrieve_online
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.retrieval import check_retrieval, read_rows_of, retrieve
-from mtl_rank.features.snapshot import EVENT_TIMESTAMP, ROW_NUMBER, Snapshot, open_snapshot
+from mtl_rank.features.snapshot import EVENT_TIMESTAMP, ROW_NUMBER, SNAPSHOT_FORMAT, Snapshot, open_snapshot
 from mtl_rank.features.sql import Engine, quote
 from mtl_rank.scoring.candidates import (
     CandidateRules,
@@ -204,7 +204,7 @@ class _Pairs:
             con.execute(
                 f"COPY (SELECT {', '.join(select)}, (u.{number} - $first) * $items + i.{number} AS {number} "
                 f"FROM u, i WHERE u.{number} >= $first AND u.{number} < $last ORDER BY u.{number}, i.{number}) "
-                "TO $out (FORMAT parquet, COMPRESSION zstd)",
+                f"TO $out ({SNAPSHOT_FORMAT})",
                 {
                     "first": first,
                     "last": first + chunk.rows // self.items.rows,
