@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,17 +18,27 @@ from mtl_rank.config import CONFIG_NAME, ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
 from mtl_rank.data.encoder import FeatureEncoder, expected_layout
 from mtl_rank.data.pretrained import check_pretrained, read_pretrained
-from mtl_rank.errors import ConfigError, RunError, did_you_mean, is_full_disk
+from mtl_rank.errors import ConfigError, MtlRankError, RunError, did_you_mean, is_full_disk
 from mtl_rank.evaluation.calibrate import fit_calibration
+from mtl_rank.evaluation.checks import DataChecks
+from mtl_rank.evaluation.compare import DRAWS, Comparison, compare_runs
 from mtl_rank.evaluation.evaluate import Evaluation, check_evaluation
 from mtl_rank.evaluation.inspect import Inspection
 from mtl_rank.evaluation.inspect import inspect as inspect_rows
-from mtl_rank.evaluation.of_run import Asked, evaluate_scores, evaluate_stored, evaluate_test
+from mtl_rank.evaluation.of_run import (
+    Asked,
+    check_prepared,
+    check_project,
+    evaluate_scores,
+    evaluate_stored,
+    evaluate_test,
+)
 from mtl_rank.evaluation.scored import run_of_scores
 from mtl_rank.evaluation.windows import Window, split_window
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
 from mtl_rank.features.repository import FeatureRepository, open_repository
 from mtl_rank.features.schema import FeatureSchema
+from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.summary import NetworkSummary, summarise
 from mtl_rank.nn.zoo import build_network, check_model
 from mtl_rank.predict import Predictor
@@ -69,6 +80,16 @@ def inputs(project: Path | str) -> FeatureSchema:
     return _repository(Path(project), config).schema
 
 
+def check(project: Path | str, reporter: Reporter | None = None) -> DataChecks:
+    """Look at the data that a project would train on: leaks, dead views, drift, what is missing or unseen.
+
+    The data is prepared for this, and a training that follows finds it prepared.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    config = load_config(project)
+    return check_project(config, project, _repository(project, config), reporter)
+
+
 def train(
     project: Path | str,
     tasks: Sequence[str] | None = None,
@@ -89,6 +110,7 @@ def train(
         _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
     run = create_run(project, config)
     _complete(run, config, project, repository, reporter)
+    _report(run, reporter)
     return run
 
 
@@ -97,7 +119,7 @@ def _checked(config: ProjectConfig, project: Path) -> FeatureRepository:
     check_model(config.model, config.tasks)
     check_weighting(config)
     check_logging(config)
-    check_monitor(config.fit.monitor, {name: task.kind for name, task in config.tasks.items()})
+    check_monitor(config.fit, {name: task.kind for name, task in config.tasks.items()})
     check_pretrained(config.model.pretrained, project)
     repository = _repository(project, config)
     check_model(config.model, config.tasks, expected_layout(repository.schema, config.model.dim))
@@ -119,6 +141,7 @@ def resume(project: Path | str, run: str | None = None, reporter: Reporter | Non
     found = find_unfinished(project, run)
     config = found.config()
     _complete(found, config, project, _repository(project, config), reporter)
+    _report(found, reporter)
     return found
 
 
@@ -129,7 +152,9 @@ def _complete(
     with run.held():
         try:
             run.update(status=RUNNING)
+            began = time.monotonic()
             data = prepared(config, project, repository, reporter)
+            ready = time.monotonic()
             before = run.info().get("prepared", data.fingerprint)
             if before != data.fingerprint:
                 raise RunError(
@@ -152,6 +177,9 @@ def _complete(
                 precision=asdict(precision),
                 features=fingerprint(definitions),
             )
+            checks = check_prepared(config, project, repository, data, reporter)
+            checks.say(reporter)
+            run.write_checks(checks.as_dict())
             vectors = read_pretrained(config.model.pretrained, project, data.encoder, reporter)
             result = fit(
                 config, data.encoder, data.train, data.valid, run.folder, reporter, precision, vectors
@@ -160,8 +188,14 @@ def _complete(
             calibration = fit_calibration(Predictor.load(run), data.valid, reporter)
             run.update(fit=asdict(result), calibration=calibration)
             run.write_metrics({"valid": result.valid})
+            fitted = time.monotonic()
             evaluate_test(run, project, repository, data, reporter)
-            run.update(status=FINISHED)
+            seconds = {
+                "prepare": ready - began,
+                "train": fitted - ready,
+                "measure": time.monotonic() - fitted,
+            }
+            run.update(status=FINISHED, seconds=seconds)
             shutil.rmtree(run.checkpoints, ignore_errors=True)
         except (KeyboardInterrupt, TrainingInterrupted):
             run.update(status=INTERRUPTED)
@@ -179,6 +213,16 @@ def _complete(
             ) from error
         finally:
             os.environ.pop(_SHARED_RUN, None)
+
+
+def _report(run: Run, reporter: Reporter) -> None:
+    """The page about a finished run. Whatever is wrong with it must not take the training with it."""
+    reporter.stage("write the report", None)
+    try:
+        report(run.project, run.id)
+    except Exception as error:  # noqa: BLE001
+        cause = error if isinstance(error, MtlRankError) else f"{type(error).__name__}: {error}"
+        reporter.say(f"the report was not written: {cause}\nonce that is mended: mtlrank report {run.id}")
 
 
 def _take_part(run: Run, config: ProjectConfig, project: Path, repository: FeatureRepository) -> NoReturn:
@@ -256,6 +300,44 @@ def evaluate(
     return evaluate_stored(found, project, _repository(project, found.config()), asked, reporter)
 
 
+def report(project: Path | str, run: str | None = None) -> Path:
+    """Write the report of a finished run anew, from what was measured so far; returns the path of the page.
+
+    run: its name or the beginning of it, None = the latest.
+    """
+    # Altair is imported for those alone who draw.
+    from mtl_rank.evaluation.report import write_report
+
+    return write_report(find_run(Path(project), run))
+
+
+def compare(
+    project: Path | str,
+    runs: Sequence[str],
+    split: str = "test",
+    examples: str | None = None,
+    draws: int = DRAWS,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Measure runs on the same rows and test their differences from the first; leaves compare.html in its folder.
+
+    runs: their names or the beginnings of them. split: of the first run's project; or other labelled `examples`.
+    draws: of users, for intervals and p-values.
+    """
+    from mtl_rank.evaluation.report import write_comparison
+
+    project, reporter = Path(project), reporter or Silent()
+    found = [find_run(project, name) for name in runs]
+    if not found:
+        raise ConfigError("compare: name two or more different runs")
+    window = split_window(found[0].config(), split) if examples is None else Window("examples")
+    repositories = [_repository(project, run.config()) for run in found]
+    with tempfile.TemporaryDirectory(dir=found[0].folder) as folder:
+        result = compare_runs(found, repositories, project, window, examples, draws, Path(folder), reporter)
+    write_comparison(found[0], result)
+    return result
+
+
 def inspect(
     project: Path | str,
     run: str | None = None,
@@ -303,7 +385,8 @@ def describe_model(
     found = find_run(project, like)
     config = found.config({"model.name": name, **(settings or {})})
     layout = FeatureEncoder.load(found.encoder_folder).layout
-    return summarise(build_network(config.model, layout, torch.zeros(len(config.tasks)), config.tasks))
+    start = torch.zeros(Columns.of(config.tasks.values()).total)
+    return summarise(build_network(config.model, layout, start, config.tasks))
 
 
 def score(

@@ -9,18 +9,21 @@ import typer
 from mtl_rank.errors import MtlRankError
 from mtlrank_cli.commands import (
     cache,
+    compare,
     evaluate,
     features,
     init,
     inspect,
     jobs,
     models,
+    report,
     runs,
     score,
     simulate,
     train,
     tune,
 )
+from mtlrank_cli.startup import skip_rewriting_feast
 
 INTERRUPTED = 130
 
@@ -48,7 +51,10 @@ def options(
     context.obj = project
 
 
-for module in (init, simulate, features, models, train, tune, evaluate, inspect, score, jobs, runs, cache):
+for module in (
+    *(init, simulate, features, models, train, tune, evaluate, report, compare, inspect),
+    *(score, jobs, runs, cache),
+):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
 
 
@@ -70,6 +76,8 @@ def main() -> None:
 
 
 def _run() -> int:
+    if "--help" not in sys.argv:
+        skip_rewriting_feast()
     try:
         code: int = app(standalone_mode=False)
         return code

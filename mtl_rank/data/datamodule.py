@@ -105,6 +105,7 @@ class ShuffledBatches:
         per_block = BLOCK_ROWS // RUN_ROWS
         for first in range(0, len(starts), per_block):
             block = concat([self._run(start, generator) for start in starts[first : first + per_block]])
+            self._dataset.release()
             yield take(block, generator.permutation(len(block.ids)))
 
     def _run(self, start: int, generator: np.random.Generator) -> EncodedRows:

@@ -4,6 +4,7 @@ One raw little-endian file per array and a manifest. Written in streams, complet
 """
 
 import json
+import mmap
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class EncodedDataset:
 
     rows: int
     arrays: EncodedRows
+    _maps: tuple[mmap.mmap, ...] = ()
 
     @staticmethod
     def write(
@@ -64,7 +66,7 @@ class EncodedDataset:
             rows, weighted, checksums = manifest["rows"], manifest["weighted"], manifest["crc32"]
         except (OSError, ValueError, KeyError):
             raise DataError(f"{folder}: no complete encoded split; prepare it again") from None
-        arrays = {}
+        arrays, maps = {}, []
         for name, (dtype, width) in _shapes(layout, n_tasks, weighted).items():
             path = folder / f"{name}.bin"
             expected = rows * width * dtype.itemsize
@@ -72,7 +74,11 @@ class EncodedDataset:
                 raise DataError(f"{path}: truncated or of another layout; prepare the data again")
             if verify and _checksum(path) != checksums.get(name):
                 raise DataError(f"{path}: damaged; prepare the data again")
-            arrays[name] = _map(path, dtype, (rows, width))
+            if expected:
+                maps.append(_map(path))
+                arrays[name] = np.frombuffer(maps[-1], dtype).reshape(rows, width)
+            else:
+                arrays[name] = np.empty((rows, width), dtype)
         return EncodedDataset(
             rows,
             EncodedRows(
@@ -82,12 +88,23 @@ class EncodedDataset:
                 labels=arrays["labels"],
                 weights=arrays["weights"][:, 0] if weighted else None,
             ),
+            tuple(maps),
         )
 
     def slices(self, size: int) -> Iterator[EncodedRows]:
         """Consecutive parts of `size` rows, the last one shorter."""
         for start in range(0, self.rows, size):
             yield take(self.arrays, slice(start, start + size))
+            self.release()
+
+    def release(self) -> None:
+        """Give back the memory of what was read; reading it again maps it again.
+
+        Without this, a process that has read a whole split holds all of it as its own, as far as anyone can see
+        who limits its memory.
+        """
+        for mapped in self._maps:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def take(arrays: EncodedRows, index: slice | npt.NDArray[np.int64]) -> EncodedRows:
@@ -142,7 +159,6 @@ def _checksum(path: Path) -> int:
     return found
 
 
-def _map(path: Path, dtype: np.dtype[Any], shape: tuple[int, int]) -> npt.NDArray[Any]:
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    return np.memmap(path, dtype, mode="r", shape=shape)
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -1,7 +1,9 @@
 """Parquet files written so that a reader never sees half of one, on a local disk or in an object store."""
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 from uuid import uuid4
@@ -68,6 +70,19 @@ def replace_file(data: pa.RecordBatchReader, path: Path) -> None:
         for batch in data:
             writer.write_batch(batch)
     partial.replace(path)
+
+
+@contextmanager
+def spooled(data: pa.RecordBatchReader) -> Iterator[pa.RecordBatchReader]:
+    """The same rows, all of them read: they lie in a temporary file while the context lasts."""
+    with tempfile.TemporaryFile() as file:
+        with pa.ipc.new_file(file, data.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+            for batch in data:
+                writer.write_batch(batch)
+        file.seek(0)
+        rows = pa.ipc.open_file(file)
+        batches = (rows.get_batch(number) for number in range(rows.num_record_batches))
+        yield pa.RecordBatchReader.from_batches(rows.schema, batches)
 
 
 def is_there(filesystem: FileSystem, path: str) -> bool:

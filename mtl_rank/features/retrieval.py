@@ -36,7 +36,7 @@ def retrieve(
     without views, whose model reads columns of the rows alone, they are the rows.
     Raises MtlRankError when rows and sources do not fit.
     """
-    rows = _rows_sql(snapshot, first_row, last_row, start, end)
+    rows = rows_sql(snapshot, start, end, first_row, last_row)
     store, service = repository.store, repository.service
     if not service.feature_view_projections:
         return read_rows_of(snapshot, first_row, last_row, start, end, batch_rows=batch_rows)
@@ -65,7 +65,7 @@ def read_rows_of(
     batch_rows: int = BATCH_ROWS,
 ) -> pa.RecordBatchReader:
     """The rows of a snapshot in their order, at most `batch_rows` at a time; which ones, `retrieve` says."""
-    sql = _rows_sql(snapshot, first_row, last_row, start, end)
+    sql = rows_sql(snapshot, start, end, first_row, last_row)
 
     def batches() -> Iterator[pa.RecordBatch]:
         with closing(Engine().connect()) as con:
@@ -83,13 +83,14 @@ def _ordered(job: RetrievalJob) -> pa.Table:
     return table.sort_by(ROW_NUMBER)
 
 
-def _rows_sql(
+def rows_sql(
     snapshot: Snapshot,
-    first_row: int,
-    last_row: int | None,
-    start: datetime | None,
-    end: datetime | None,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    first_row: int = 0,
+    last_row: int | None = None,
 ) -> str:
+    """One SELECT of entity rows with start <= event_timestamp < end, numbered from `first_row` to before `last_row`."""
     conditions = [f"{quote(ROW_NUMBER)} >= {int(first_row)}"]
     if last_row is not None:
         conditions.append(f"{quote(ROW_NUMBER)} < {int(last_row)}")

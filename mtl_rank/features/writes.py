@@ -18,7 +18,15 @@ from pyarrow.fs import LocalFileSystem
 
 from mtl_rank.errors import DataError
 from mtl_rank.features.duckdb_source import DuckDBSource, attach, tables_of
-from mtl_rank.features.files import add_files, is_remote, is_there, place_of, replace_file, replace_folder
+from mtl_rank.features.files import (
+    add_files,
+    is_remote,
+    is_there,
+    place_of,
+    replace_file,
+    replace_folder,
+    spooled,
+)
 from mtl_rank.features.parquet import appended_place
 from mtl_rank.features.relations import PANDAS_INDEX, arrow_schema, readable
 from mtl_rank.features.sources import delta_place, read_source
@@ -145,11 +153,12 @@ def _create_table(
 ) -> None:
     schema, _, table = (target.table or "").rpartition(".")
     schema = schema or "main"
-    with readable(label), closing(Engine().connect()) as con:
+    with spooled(data) as rows, readable(label), closing(Engine().connect()) as con:
+        # Not before all rows are there: they may come from this very file, and DuckDB opens it once.
         attach(con, "target", target, base, label, write=True)
         if f"{schema}.{table}" in tables_of(con, "target") and not overwrite:
             raise SavedDatasetLocationAlreadyExists(location=f"{target.path}:{target.table}")
-        con.register("new rows", data)
+        con.register("new rows", rows)
         place = f"{quote('target')}.{quote(schema)}"
         con.execute(f"CREATE SCHEMA IF NOT EXISTS {place}")
         con.execute(f"CREATE OR REPLACE TABLE {place}.{quote(table)} AS SELECT * FROM {quote('new rows')}")

@@ -90,6 +90,10 @@ class LocalEngine:
                     tables, measured = [], []
 
     def _measures(self, encoded: _Encoded, found: Mapping[str, Doubles]) -> Measures:
-        tasks = self.predictor.config.tasks
-        cells = {name: count_cells(found[name], task.kind == "binary") for name, task in tasks.items()}
+        config = self.predictor.config
+        cells = {
+            name: count_cells(found[name], kind == "binary")
+            for name, kind in config.outputs().items()
+            if name not in config.products()
+        }
         return Measures(encoded.kept.num_rows, encoded.missing, cells)

@@ -1,5 +1,7 @@
 """An epoch of batches: every row exactly once, in an order that depends on seed and epoch alone."""
 
+from pathlib import Path
+
 import lightning as L
 import numpy as np
 import pytest
@@ -202,3 +204,38 @@ def test_the_automatic_batch_size_grows_with_the_data():
     sizes = [auto_batch_size(rows) for rows in (1, 50_000, 500_000, 5_000_000, 10**9)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1]
+
+
+def resident_bytes():
+    """Of the pages of files that the process holds."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile"))
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="only Linux tells the pages of files apart"
+)
+@pytest.mark.parametrize(
+    "batches", [lambda d: ShuffledBatches(d, 4096, 1, 0), lambda d: OrderedBatches(d, 4096)]
+)
+def test_an_epoch_holds_no_more_of_the_files_than_it_is_reading(tmp_path, batches):
+    rows, fields = 600_000, 20
+    layout = Layout(
+        ids=tuple(IdColumn(f"id_{i}", 0, 0, 2) for i in range(fields)),
+        dense=(),
+        sequences=(),
+        rows=(2,),
+        dims=(4,),
+    )
+    part = EncodedRows(
+        np.ones((rows, fields), np.int32), np.empty((rows, 0), np.float32), (), np.ones((rows, 1))
+    )
+    dataset = EncodedDataset.write(
+        tmp_path, layout, 1, [part._replace(labels=part.labels.astype(np.float32))]
+    )
+    del part
+    before, most = resident_bytes(), 0
+    for number, _ in enumerate(batches(dataset)):
+        if number % 10 == 0:
+            most = max(most, resident_bytes() - before)
+    assert most < rows * fields * 4 / 3

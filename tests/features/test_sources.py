@@ -19,7 +19,7 @@ from feast.types import Float64, Int64, String
 from stores import at, ours, parquet, repo_config, view
 
 from mtl_rank.errors import ConfigError
-from mtl_rank.features.duckdb_source import DuckDBSource
+from mtl_rank.features.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
 from mtl_rank.features.offline_store import DuckDBAsofOfflineStore, DuckDBAsofOfflineStoreConfig
 
 HISTORY = pd.DataFrame(
@@ -286,6 +286,21 @@ class TestDuckDBSource:
         assert job.to_arrow()["again__x"].to_pylist() == EXPECTED
         with duckdb.connect(str(repo / "shop.duckdb")) as con:
             con.execute("DROP TABLE impressions")
+
+    def test_a_result_is_saved_in_the_file_that_it_was_read_from(
+        self, repo: Path, registry: Registry
+    ) -> None:
+        stats = duckdb_table(repo)
+        job = ours(ROWS, [view(stats)], registry, base=repo)
+        saved = SavedDatasetDuckDBStorage("shop.duckdb", "saved.rows")
+        job.persist(saved)
+        with pytest.raises(SavedDatasetLocationAlreadyExists):
+            job.persist(saved)
+        job.persist(saved, allow_overwrite=True)
+        with duckdb.connect(str(repo / "shop.duckdb"), read_only=True) as con:
+            found = con.sql("FROM saved.rows").to_arrow_table()
+        assert found["x"].to_pylist() == EXPECTED
+        assert found.column_names == job.to_arrow().column_names
 
 
 def test_delta_tables(repo: Path, registry: Registry) -> None:
