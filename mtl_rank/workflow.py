@@ -18,7 +18,7 @@ from mtl_rank.config import CONFIG_NAME, ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
 from mtl_rank.data.encoder import FeatureEncoder, expected_layout
 from mtl_rank.data.pretrained import check_pretrained, read_pretrained
-from mtl_rank.errors import ConfigError, MtlRankError, RunError, is_full_disk
+from mtl_rank.errors import ConfigError, MtlRankError, RunError, did_you_mean, is_full_disk
 from mtl_rank.evaluation.calibrate import fit_calibration
 from mtl_rank.evaluation.checks import DataChecks
 from mtl_rank.evaluation.compare import DRAWS, Comparison, compare_runs
@@ -56,13 +56,15 @@ from mtl_rank.runs import (
     write_json,
 )
 from mtl_rank.scoring.candidates import CandidateRules
+from mtl_rank.scoring.precision import scoring_precision
+from mtl_rank.scoring.ray_engine import Cluster
 from mtl_rank.scoring.score import ScoreOptions, ScoreSummary
 from mtl_rank.scoring.score import score as score_candidates
 from mtl_rank.scoring.sinks import open_target
 from mtl_rank.scoring.sources import Pairs
 from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import check_logging, fit
-from mtl_rank.training.precision import choose_precision, load_precision
+from mtl_rank.training.precision import choose_precision, load_precision, matmul_precision
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
 
@@ -406,6 +408,11 @@ def score(
     per: Sequence[str] = (),
     top_k: int | None = None,
     allow_changed_features: bool = False,
+    features: str = "offline",
+    push: str | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> ScoreSummary:
     """Score candidates with a finished run into a table of a DuckDB file or parquet, each exactly once.
@@ -427,11 +434,16 @@ def score(
         per=tuple(per),
         top_k=top_k,
         allow_changed_features=allow_changed_features,
+        online=_choice("--features", features, ("offline", "online")) == "online",
+        push=push,
+        cluster=_cluster(engine, address, workers),
     )
     rows = _rows_to_score(candidates, users, items)
-    predictor = Predictor.load(find_run(project, run))
+    found = find_run(project, run)
+    precision = scoring_precision(found)
+    predictor = Predictor.load(found, bf16=precision.name == "bf16")
     repository = _repository(project, predictor.config)
-    with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder, matmul_precision(precision):
         return score_candidates(
             predictor,
             repository,
@@ -442,6 +454,20 @@ def score(
             Path(folder),
             reporter,
         )
+
+
+def _cluster(engine: str, address: str | None, workers: int | None) -> Cluster | None:
+    if _choice("--engine", engine, ("local", "ray")) == "ray":
+        return Cluster(address, workers)
+    if address is not None or workers is not None:
+        raise ConfigError(f"{'--address' if address is not None else '--workers'} needs --engine ray")
+    return None
+
+
+def _choice(option: str, given: str, choices: tuple[str, ...]) -> str:
+    if given not in choices:
+        raise ConfigError(f"{option} {given}: {did_you_mean(given, choices)}")
+    return given
 
 
 def _rows_to_score(candidates: Any, users: Any, items: Any) -> Any:
