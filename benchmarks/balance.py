@@ -1,20 +1,25 @@
 """Every weighting and aggregator against single tasks and a tuned manual lambda, on KuaiRand and the simulated shop.
 
 Prints the tables of docs/balance.md: test AUC / NE per output, mean and standard deviation of the seeds.
-Usage: python benchmarks/balance.py [--seeds 3] [--shop-rows 200000] [--trials 16] [--work FOLDER]
+Usage: python benchmarks/balance.py [--data shop|kuairand] [--seeds 3] [--jobs 2] [--shop-rows 40000] [--work FOLDER]
 
-With --work the projects and one line per training (results.jsonl) stay there: started again, it goes on.
+Each finished training is a line of results.jsonl in the work folder: killed and started again, it goes on there.
+Trainings run on one thread each, `--jobs` of them at a time.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+# One thread to each training: the jobs use the cores. Read when torch is imported, here and in the jobs.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 
@@ -26,8 +31,11 @@ from mtl_rank.progress import Silent
 from mtl_rank.training.weighting import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
+SHOP_ROWS = 40_000
 WITH_CONVEX = {"cagrad", "nashmtl"}
 TUNED, ALONE = "manual, tuned", "alone"
+# The table needs the two numbers of each output alone.
+MEASURED_ONCE = {"evaluation.draws": 0, "evaluation.baselines": []}
 
 
 @dataclass(frozen=True)
@@ -49,37 +57,71 @@ class Contender:
     measured: str | None = None
 
 
+@dataclass(frozen=True)
+class Training:
+    """One line of the results."""
+
+    data: Data
+    contender: Contender
+    seed: int
+    common: Mapping[str, Any]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        settings = json.dumps({**self.common, **self.contender.settings}, sort_keys=True)
+        return (self.data.name, self.contender.name, self.contender.measured or "", str(self.seed), settings)
+
+
 class Results:
-    """What was trained, a line each; what is there is not trained again."""
+    """What was trained, a line each, written by one process; what is there is not trained again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self._found = {tuple(row["key"]): row for row in map(json.loads, lines)}
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:
+            # The line that a killed process did not finish.
+            path.write_text(whole, encoding="utf-8")
+        self._found = {tuple(row["key"]): row for row in map(json.loads, whole.splitlines())}
 
     def get(self, key: tuple[str, ...]) -> dict[str, Any] | None:
         return self._found.get(key)
 
-    def add(self, key: tuple[str, ...], row: dict[str, Any]) -> dict[str, Any]:
+    def add(self, key: tuple[str, ...], row: dict[str, Any]) -> None:
         self._found[key] = row
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, **row}) + "\n")
-        return row
 
 
-def trained(
-    data: Data, contender: Contender, seed: int, common: Mapping[str, Any], done: Results
-) -> dict[str, Any]:
+def trained(training: Training) -> dict[str, Any]:
     """AUC and NE of each output on the test window, and the seconds of an epoch."""
-    key = (data.name, contender.name, contender.measured or "", str(seed))
-    if (row := done.get(key)) is not None:
-        return row
-    print(f"  {' '.join(key)}", flush=True)
-    run = mr.train(data.project, data.tasks, {**common, **contender.settings, "fit.seed": seed}, Silent())
-    measured, fit = run.metrics()["test"]["tasks"], run.info()["fit"]
+    data, contender = training.data, training.contender
+    settings = {**MEASURED_ONCE, **training.common, **contender.settings, "fit.seed": training.seed}
+    run = mr.train(data.project, data.tasks, settings, Silent())
+    test, info = run.metrics()["test"], run.info()
+    measured, fit = test["tasks"], info["fit"]
+    rows = {**info["rows"], "test": test["rows"]}
     row = {name: [measured[name]["auc"], measured[name]["ne"]] for name in data.outputs}
     shutil.rmtree(run.folder)
-    return done.add(key, {"outputs": row, "seconds": fit["seconds"] / fit["epochs"], "epochs": fit["epochs"]})
+    return {
+        "outputs": row,
+        "rows": rows,
+        "epochs": fit["epochs"],
+        "seconds": fit["seconds"] / fit["epochs"],
+    }
+
+
+def train_all(wanted: Sequence[Training], jobs: int, done: Results) -> None:
+    """Train what is not in the results yet, `jobs` at a time; each is written down as soon as it has ended."""
+    missing = [training for training in wanted if done.get(training.key) is None]
+    print(f"{len(wanted) - len(missing)} of {len(wanted)} trainings are there already", flush=True)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(trained, training): training for training in missing}
+        for count, future in enumerate(as_completed(running), start=1):
+            training = running[future]
+            done.add(training.key, row := future.result())
+            name = " ".join(part for part in training.key[:4] if part)
+            print(f"  {count} of {len(missing)}: {name}, {row['epochs']} epochs", flush=True)
 
 
 def contenders(data: Data, tuned: Mapping[str, float], convex: bool) -> Iterator[Contender]:
@@ -95,31 +137,51 @@ def contenders(data: Data, tuned: Mapping[str, float], convex: bool) -> Iterator
             yield Contender(name, {"weighting": {"method": name}})
 
 
-def tuned_lambdas(data: Data, trials: int, common: Mapping[str, Any], done: Results) -> dict[str, float]:
-    """The best of a study on the validation window, equal priorities."""
-    key = (data.name, TUNED, f"{trials} trials", "")
+def tuned_lambdas(
+    data: Data, trials: int, common: Mapping[str, Any], jobs: int, done: Results
+) -> dict[str, float]:
+    """The best of a study on the validation window, equal priorities; its trials are shared by `jobs` processes."""
+    key = (data.name, TUNED, f"{trials} trials", "", json.dumps(common, sort_keys=True))
     if (row := done.get(key)) is None:
-        print(f"  {' '.join(key)}", flush=True)
-        found = mr.tune(data.project, data.tasks, trials=trials, settings=common, reporter=Silent())
-        row = done.add(key, {"lambdas": dict(found.best_point.lambdas)})
+        print(f"  tune {data.name}: {trials} trials", flush=True)
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            for future in [pool.submit(tuned, data, trials, common) for _ in range(jobs)]:
+                future.result()
+        row = {"lambdas": tuned(data, trials, common)}
+        done.add(key, row)
     lambdas: dict[str, float] = row["lambdas"]
     return lambdas
 
 
+def tuned(data: Data, trials: int, common: Mapping[str, Any]) -> dict[str, float]:
+    found = mr.tune(data.project, data.tasks, trials=trials, settings=dict(common), reporter=Silent())
+    return dict(found.best_point.lambdas)
+
+
 def table(data: Data, options: argparse.Namespace, common: Mapping[str, Any], done: Results) -> None:
-    lambdas = tuned_lambdas(data, options.trials, common, done)
+    lambdas = tuned_lambdas(data, options.trials, common, options.jobs, done)
+    wanted = [
+        Training(data, contender, seed, common)
+        for contender in contenders(data, lambdas, options.convex)
+        if not options.only_methods or contender.name.split(",")[0] in options.only_methods.split(",")
+        for seed in range(1, options.seeds + 1)
+    ]
+    train_all(wanted, options.jobs, done)
     rows: dict[str, dict[str, list[list[float]]]] = {}
     seconds: dict[str, list[float]] = {}
-    for contender in contenders(data, lambdas, options.convex):
-        if options.only_methods and contender.name.split(",")[0] not in options.only_methods.split(","):
-            continue
-        for seed in range(1, options.seeds + 1):
-            found = trained(data, contender, seed, common, done)
-            seconds.setdefault(contender.name, []).append(found["seconds"])
-            for output in data.outputs if contender.measured is None else [contender.measured]:
-                rows.setdefault(contender.name, {}).setdefault(output, []).append(found["outputs"][output])
+    size: dict[str, int] = {}
+    for training in wanted:
+        found, contender = done.get(training.key), training.contender
+        assert found is not None
+        size = found["rows"]
+        seconds.setdefault(contender.name, []).append(found["seconds"])
+        for output in data.outputs if contender.measured is None else [contender.measured]:
+            rows.setdefault(contender.name, {}).setdefault(output, []).append(found["outputs"][output])
     shown = ", ".join(f"{task} {value:g}" for task, value in lambdas.items())
-    print(f"\n### {data.name}: test AUC / NE, {options.seeds} seeds; tuned lambdas {shown}\n")
+    print(f"\n### {data.name}\n")
+    rows_of = ", ".join(f"{count:,} {window}" for window, count in size.items())
+    print(f"Rows: {rows_of}. Test AUC / NE, mean and deviation of {options.seeds} seeds.")
+    print(f"Tuned lambdas, of {options.trials} trials: {shown}.\n")
     print(f"| weighting | {' | '.join(data.outputs)} | s / epoch |")
     print("|---|" + "---|" * (len(data.outputs) + 1))
     for name, of_outputs in rows.items():
@@ -137,7 +199,7 @@ def _cell(values: list[list[float]] | None) -> str:
 
 def projects(options: argparse.Namespace, work: Path) -> Iterator[Data]:
     source = Path(os.environ.get("MTLRANK_KUAIRAND", ROOT.parent / "shared" / "kuairand"))
-    if options.only != "shop":
+    if options.data != "shop":
         if source.is_dir():
             project = work / "kuairand"
             if not (project / "mtlrank.yaml").exists():
@@ -145,7 +207,7 @@ def projects(options: argparse.Namespace, work: Path) -> Iterator[Data]:
             yield Data("KuaiRand", project, ("ctr", "cvr", "like"), ("ctr", "cvr", "ctcvr", "like"))
         else:
             print(f"KuaiRand is not at {source}: skipped (set MTLRANK_KUAIRAND)")
-    if options.only != "kuairand":
+    if options.data != "kuairand":
         project = work / f"shop-{options.shop_rows}"
         if not (project / "mtlrank.yaml").exists():
             create_project(project, "shop", None, Silent())
@@ -157,20 +219,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--data", choices=["kuairand", "shop"], help="default: both")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
     parser.add_argument("--trials", type=int, default=16, help="of the study that tunes the manual lambdas")
-    parser.add_argument("--shop-rows", type=int, default=200_000)
-    parser.add_argument("--only", choices=["kuairand", "shop"])
+    parser.add_argument("--shop-rows", type=int, default=SHOP_ROWS)
     parser.add_argument("--only-methods", help="comma-separated, such as alone,manual,dwa")
     parser.add_argument("--convex", action="store_true", help="also cagrad and nashmtl, which need the extra")
-    parser.add_argument("--work", type=Path, help="where to keep projects and results; default: nowhere")
+    parser.add_argument("--work", type=Path, default=ROOT / ".bench-balance", help="of projects and results")
     parser.add_argument("--set", action="append", default=[], help="settings, as in mtlrank train")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        work = options.work or Path(folder)
-        work.mkdir(parents=True, exist_ok=True)
-        for data in projects(options, work):
-            table(data, options, parse_settings(options.set), Results(work / "results.jsonl"))
+    options.work.mkdir(parents=True, exist_ok=True)
+    done = Results(options.work / "results.jsonl")
+    for data in projects(options, options.work):
+        table(data, options, parse_settings(options.set), done)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 
 from mtl_rank.calibration import Calibration
 from mtl_rank.config import ProjectConfig
+from mtl_rank.data.classes import class_probabilities, expected_class
 from mtl_rank.data.datamodule import to_batch
 from mtl_rank.data.encoded import take
 from mtl_rank.data.encoder import EncodedRows, FeatureEncoder
 from mtl_rank.data.labels import decode_outputs
 from mtl_rank.errors import RunError
+from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.network import RankingNetwork
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.runs import Run
@@ -28,25 +30,30 @@ Doubles = npt.NDArray[np.float64]
 
 # Every forward pass has this many rows, the last one filled up: then a row's score is the same to the last
 # bit in whatever chunk it comes, as the shape of a matrix product decides the order of its sums.
-BLOCK_ROWS = 4_096
+BLOCK_ROWS = 2_048
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A run in memory, ready to predict."""
+    """A run in memory, ready to predict.
+
+    bf16: multiply in bfloat16 where autocast does, as a run in that precision was trained; logits stay fp32.
+    """
 
     run: Run
     config: ProjectConfig
     encoder: FeatureEncoder
     network: RankingNetwork
     calibration: Calibration
+    bf16: bool = False
 
     @staticmethod
-    def load(run: Run) -> "Predictor":
+    def load(run: Run, *, bf16: bool = False) -> "Predictor":
         """Load a run; nothing in it is executed. Raises RunError when files are missing or damaged."""
         config = run.config()
         encoder = FeatureEncoder.load(run.encoder_folder)
-        network = build_network(config.model, encoder.layout, torch.zeros(len(config.tasks)), config.tasks)
+        columns = Columns.of(config.tasks.values())
+        network = build_network(config.model, encoder.layout, torch.zeros(columns.total), config.tasks)
         try:
             network.load_state_dict(load_file(run.weights))
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -54,16 +61,16 @@ class Predictor:
                 f"run {run.id}: {run.weights} cannot be loaded: {str(error).splitlines()[0]}"
             ) from None
         calibration = Calibration.load(run.calibration, list(config.tasks))
-        return Predictor(run, config, encoder, network.eval(), calibration)
+        return Predictor(run, config, encoder, network.eval(), calibration, bf16)
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the columns of `predict`: the tasks, then the chain products."""
-        return [*self.config.tasks, *self.config.products()]
+        """Names of the columns of `predict`: the tasks and their classes, then the chain products."""
+        return list(self.config.outputs())
 
     def predict(self, table: pl.DataFrame) -> dict[str, Doubles]:
-        """Predictions in the unit of each label, float64 (N,) each: probabilities or values per task, and for
-        each task with a parent its product along the chain, defined on every row.
+        """Predictions in the unit of each label, float64 (N,) each: probabilities or values per task, those of its
+        classes if it has any, and for each task with a parent its product along the chain, defined on every row.
 
         Raises DataError for a table that the encoder cannot read.
         """
@@ -74,22 +81,34 @@ class Predictor:
         return self.outputs_of(self.calibrated(self.logits(rows)))
 
     def calibrated(self, logits: Doubles) -> Doubles:
-        """Logits after the calibration of the run. Shape: (N, T) -> (N, T)"""
+        """Logits after the calibration of the run. Shape: (N, C) -> (N, C)"""
         return self.calibration(logits, list(self.config.tasks))
 
     def outputs_of(self, logits: Doubles) -> dict[str, Doubles]:
-        """The columns of `predict` from logits (N, T)."""
-        values = decode_outputs(logits, self.encoder.targets)
-        found = {name: values[:, i] for i, name in enumerate(self.config.tasks)}
+        """The columns of `predict` from logits (N, C).
+
+        Given one logit per task, (N, T), tasks with classes are left out.
+        """
+        targets = self.encoder.targets
+        values, names = decode_outputs(logits, targets), self.config.class_columns()
+        found: dict[str, Doubles] = {}
+        for i, (target, own) in enumerate(zip(targets, Columns.of(targets).of_task, strict=True)):
+            if not target.classes:
+                found[target.name] = values[:, i]
+            elif own[-1] < logits.shape[1]:
+                p = class_probabilities(target.kind, logits[:, own])
+                if target.kind == "ordinal":
+                    found[target.name] = expected_class(p, target.classes)
+                found |= zip(names[target.name], p.T, strict=True)
         for product, chain in self.config.products().items():
             found[product] = np.prod([found[name] for name in chain], axis=0)
         return found
 
     def logits(self, rows: EncodedRows) -> Doubles:
-        """The network's outputs for encoded rows, float64 (N, T)."""
-        return (
-            np.concatenate([*self._logits(rows)]) if len(rows.ids) else np.empty((0, len(self.config.tasks)))
-        )
+        """The network's outputs for encoded rows, float64 (N, C)."""
+        if not len(rows.ids):
+            return np.empty((0, Columns.of(self.encoder.targets).total))
+        return np.concatenate([*self._logits(rows)])
 
     @torch.inference_mode()
     def _logits(self, rows: EncodedRows) -> Iterator[Doubles]:
@@ -97,4 +116,6 @@ class Predictor:
             index = np.arange(start, start + BLOCK_ROWS)
             count = min(BLOCK_ROWS, len(rows.ids) - start)
             block = take(rows, np.minimum(index, len(rows.ids) - 1))
-            yield self.network(to_batch(block)).numpy()[:count].astype(np.float64)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                logits = self.network(to_batch(block))
+            yield logits.numpy()[:count].astype(np.float64)

@@ -161,6 +161,67 @@ def test_a_wrong_value_is_named_with_its_key(sections, message):
     assert complaint(**sections).startswith(message)
 
 
+CLASSES = [
+    (
+        {"tasks": {"stars": {"label": "a", "kind": "ordinal"}}},
+        "tasks.stars: an ordinal task needs its classes, at least 3",
+    ),
+    ({"tasks": {"s": {"label": "a", "kind": "multiclass", "classes": [0, 1]}}}, "two are a binary task"),
+    ({"tasks": {"s": {"label": "a", "kind": "multiclass", "classes": [0, 1, 1]}}}, "different numbers"),
+    ({"tasks": {"s": {"label": "a", "kind": "multiclass", "classes": [0, 1, "b"]}}}, "different numbers"),
+    (
+        {"tasks": {"s": {"label": "a", "kind": "ordinal", "classes": [1, 3, 2]}}},
+        "the classes of an ordinal task are numbers that rise (or set kind: multiclass)",
+    ),
+    (
+        {"tasks": {"s": {"label": "a", "kind": "ordinal", "classes": ["low", "mid", "top"]}}},
+        "the classes of an ordinal task are numbers that rise",
+    ),
+    (
+        {"tasks": {"s": {"label": "a", "classes": [1, 2, 3]}}},
+        "a binary task has no classes (or set kind: multiclass or ordinal)",
+    ),
+    (
+        {"tasks": {"s": {"label": "a", "kind": "multiclass", "classes": [1, 2, 3], "loss": "bce"}}},
+        "a multiclass task takes loss cross_entropy, not bce (or set kind: binary)",
+    ),
+    (
+        {"tasks": {"s": {"label": "a", "loss": "cumulative"}}},
+        "a binary task takes loss bce, weighted_bce or focal, not cumulative (or set kind: ordinal)",
+    ),
+    (
+        {
+            "tasks": {
+                "s": {"label": "a", "kind": "multiclass", "classes": [1, 2, 3]},
+                "t": {"label": "b", "given": "s"},
+            }
+        },
+        "tasks.t.given: 's' is not a binary task",
+    ),
+    (
+        {
+            "tasks": {"s": {"label": "a", "kind": "ordinal", "classes": [1, 2, 3]}},
+            "calibration": {"tasks": {"s": "platt"}},
+        },
+        "calibration.tasks.s: only binary tasks are calibrated, this one is ordinal",
+    ),
+    (
+        {
+            "tasks": {
+                "s": {"label": "a", "kind": "multiclass", "classes": [1, 2, 3]},
+                "s_2": {"label": "b"},
+            }
+        },
+        "task s_2 and class 2 of s would both be called s_2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sections", "message"), CLASSES, ids=str)
+def test_classes_that_cannot_be_are_refused_with_the_reason(sections, message):
+    assert message in complaint(**sections, weighting={})
+
+
 TASKS = [
     ({"ctr": {"label": "a", "loss": "mse"}}, "tasks.ctr: a binary task takes loss bce"),
     (

@@ -9,6 +9,7 @@ import typer
 from mtl_rank.errors import MtlRankError
 from mtlrank_cli.commands import (
     cache,
+    compare,
     evaluate,
     export,
     features,
@@ -16,6 +17,7 @@ from mtlrank_cli.commands import (
     inspect,
     jobs,
     models,
+    report,
     runs,
     score,
     simulate,
@@ -51,19 +53,8 @@ def options(
 
 
 for module in (
-    init,
-    simulate,
-    features,
-    models,
-    train,
-    tune,
-    evaluate,
-    inspect,
-    export,
-    score,
-    jobs,
-    runs,
-    cache,
+    *(init, simulate, features, models, train, tune, evaluate, report, compare, inspect),
+    *(export, score, jobs, runs, cache),
 ):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
 

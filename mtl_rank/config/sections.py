@@ -1,5 +1,6 @@
 """The sections of mtlrank.yaml, each a frozen model that rejects unknown keys."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -90,6 +91,7 @@ class Fit(Section):
     devices: processes that share each batch, by Lightning's DDP.
     checkpoint_minutes: how much work a killed run may lose; epochs' ends are always kept.
     monitor: `valid/ne` (mean normalised loss of the tasks, lower is better) or `valid/<task>/<metric>`.
+    monitor_weights: of the tasks in that mean, 1 for those that are left out.
     tensorboard: write what history.csv gets for TensorBoard too (extra `tensorboard`).
     patience: epochs without improvement of `monitor` before training stops; the best weights are kept.
     """
@@ -107,6 +109,9 @@ class Fit(Section):
     seed: int = Field(7, ge=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     monitor: str = "valid/ne"
+    monitor_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
     patience: int = Field(2, ge=1)
     negatives: Negatives | None = None
     tensorboard: bool = False
@@ -191,11 +196,11 @@ class ProjectConfig(Section):
                 )
             if self.tasks[name].kind != "binary" and method != "none":
                 raise ValueError(
-                    f"calibration.tasks.{name}: only probabilities are calibrated, not regression"
+                    f"calibration.tasks.{name}: only binary tasks are calibrated, this one is {self.tasks[name].kind}"
                 )
 
     def calibration_of(self, task: str) -> CalibrationMethod:
-        """The method for a task; none for a regression task."""
+        """The method for a task; none for one that is not binary."""
         if self.tasks[task].kind != "binary":
             return "none"
         return self.calibration.tasks.get(task, self.calibration.method)
@@ -203,8 +208,13 @@ class ProjectConfig(Section):
     def _check_output_names(self) -> None:
         """Outputs become columns of one table, where letter case does not tell names apart."""
         seen: dict[str, str] = {}
-        chains = [(_product_name(chain), " * ".join(chain)) for chain in self._chains()]
-        for name, what in [*((name, f"task {name}") for name in self.tasks), *chains]:
+        chains = [(product, " * ".join(chain)) for product, chain in self.products().items()]
+        classes = [
+            (column, f"class {value} of {name}")
+            for name, columns in self.class_columns().items()
+            for column, value in zip(columns, self.tasks[name].classes, strict=True)
+        ]
+        for name, what in [*((name, f"task {name}") for name in self.tasks), *classes, *chains]:
             if name.lower() in seen:
                 raise ValueError(
                     f"tasks: {seen[name.lower()]} and {what} would both be called {name}; rename a task"
@@ -228,6 +238,7 @@ class ProjectConfig(Section):
         raw["tasks"] = {name: raw["tasks"][name] for name in names}
         for key in ("lambdas", "schedule"):
             raw["weighting"][key] = {k: v for k, v in raw["weighting"][key].items() if k in names}
+        raw["fit"]["monitor_weights"] = {k: v for k, v in self.fit.monitor_weights.items() if k in names}
         raw["calibration"]["tasks"] = {k: v for k, v in self.calibration.tasks.items() if k in names}
         try:
             return ProjectConfig.model_validate(raw)
@@ -239,8 +250,38 @@ class ProjectConfig(Section):
         return {name: self.weighting.lambdas.get(name, task.weight) for name, task in self.tasks.items()}
 
     def products(self) -> dict[str, tuple[str, ...]]:
-        """For each task with a parent the name of its chain product and the tasks that it multiplies."""
-        return {_product_name(chain): chain for chain in self._chains()}
+        """For each task with a parent the name of its chain product and the tasks that it multiplies.
+
+        A task with classes has none: that its parent's label was 0 is none of its classes.
+        """
+        return {
+            _product_name(chain): chain for chain in self._chains() if not self.tasks[chain[-1]].has_classes
+        }
+
+    def class_columns(self) -> dict[str, tuple[str, ...]]:
+        """For each task with classes the names of the outputs that are their probabilities."""
+        return {
+            name: tuple(f"{name}_{re.sub(r'[^0-9A-Za-z_]', '_', str(value))}" for value in task.classes)
+            for name, task in self.tasks.items()
+            if task.has_classes
+        }
+
+    def outputs(self) -> dict[str, Literal["binary", "regression"]]:
+        """Every output that is predicted, measured and scored, in order, and whether it is a probability or a value.
+
+        A binary or regression task is one; a multiclass one is the probability of each class, an ordinal one its
+        expected class and those; behind them are the chain products.
+        """
+        kinds: dict[str, Literal["binary", "regression"]] = {}
+        classes = self.class_columns()
+        for name, task in self.tasks.items():
+            if task.kind != "multiclass":
+                kinds[name] = "binary" if task.kind == "binary" else "regression"
+            kinds |= dict.fromkeys(classes.get(name, ()), "binary")
+        return kinds | {
+            product: "binary" if self.tasks[chain[-1]].kind == "binary" else "regression"
+            for product, chain in self.products().items()
+        }
 
     def _chains(self) -> list[tuple[str, ...]]:
         """Each task with a parent, its ancestors before it."""

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import torch
 
+from mtl_rank.data.classes import numbers_of_classes
 from mtl_rank.data.datamodule import to_batch
 from mtl_rank.data.encoded import take
 from mtl_rank.data.encoder import BIN_SUFFIX, MISSING_SUFFIX, EncodedRows
@@ -21,6 +22,7 @@ from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.retrieval import retrieve
 from mtl_rank.features.snapshot import snapshot_rows
 from mtl_rank.metrics import auc, normalised_entropy
+from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.gates import entropy, utilisation
 from mtl_rank.nn.layout import Batch, Layout
 from mtl_rank.predict import BLOCK_ROWS, Predictor
@@ -49,7 +51,7 @@ class GateUse:
 class Importance:
     """What a task loses when an input's values are dealt out anew among the rows.
 
-    loss_rise: of the normalised loss (NE, or squared error over variance). auc_drop: of binary tasks.
+    loss_rise: of the normalised loss (NE, or squared error over variance). auc_drop: not of regression tasks.
     """
 
     input: str
@@ -195,10 +197,14 @@ def _losses(
 ) -> list[tuple[float | None, float | None]]:
     """(normalised loss, AUC) of each task, None where undefined."""
     found: list[tuple[float | None, float | None]] = []
+    columns = Columns.of(targets).of_task
     for i, target in enumerate(targets):
         defined = ~np.isnan(labels[:, i])
         y, z = labels[defined, i].astype(np.float64), logits[defined, i]
-        if target.kind == "binary":
+        if target.classes:
+            numbers = numbers_of_classes(y, logits[defined][:, columns[i]], target) if len(y) else {}
+            found.append((numbers.get("ne"), numbers.get("auc")))
+        elif target.kind == "binary":
             found.append((normalised_entropy(y, sigmoid(z)), auc(y, z)) if len(y) else (None, None))
         else:
             found.append((float(((z - y) ** 2).mean() / y.var()) if len(y) and np.ptp(y) > 0 else None, None))

@@ -140,13 +140,18 @@ def measure(
 
 
 def baseline_numbers(outcomes: Outcomes) -> dict[str, dict[str, Any]]:
-    """Of each simpler model and output: auc, ne and calibration, or rmse."""
+    """Of each simpler model and output: auc, ne and calibration, or rmse.
+
+    They know nothing of tasks with more than two classes.
+    """
     found: dict[str, dict[str, Any]] = {name: {} for name in outcomes.baselines}
     for name, kind in outcomes.kinds.items():
         labels = outcomes.label_of(name)
         rows = _Rows.defined(labels)
         y = rows.of(labels)
         for model, outputs in outcomes.baselines.items():
+            if name not in outputs:
+                continue
             p = rows.of(outputs[name])
             if kind == "regression":
                 found[model][name] = {"rmse": metrics.rmse(y, p)}

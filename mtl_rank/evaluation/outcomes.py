@@ -21,11 +21,12 @@ Codes = npt.NDArray[np.int32]
 class Outcomes:
     """N measured rows; every array is (N,).
 
-    labels: task -> value, NaN = undefined. predictions: output -> value. truth: task -> true value where known.
+    labels: output that is no chain product -> value, NaN = undefined. predictions: output -> value.
+    truth: task -> true value where known.
     uncalibrated: output -> what was predicted before calibration, where that differs.
     baselines: name of a simpler model -> output -> its prediction.
     users: codes of the column `user_key`; days: of the event timestamp, since 1970.
-    slices: name -> values that rows are told apart by.
+    slices: name -> values that rows are told apart by. classes: task -> its outputs that are probabilities of a class.
     """
 
     kinds: Mapping[str, Kind]
@@ -39,13 +40,14 @@ class Outcomes:
     uncalibrated: Mapping[str, Floats] = field(default_factory=dict)
     baselines: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
     slices: Mapping[str, pl.Series] = field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
         return len(self.users)
 
     def label_of(self, output: str) -> Floats:
-        """The label of a task, or of a chain product: known on every row whose chain of labels is known."""
+        """The label of an output; of a chain product known on every row whose chain of labels is known."""
         if output in self.labels:
             return self.labels[output]
         return chain_label([self.labels[name] for name in self.chains[output]])
@@ -93,12 +95,12 @@ class Spilled(Mapping[str, Floats]):
 class Collector:
     """Takes rows part by part and writes their numbers to files in a folder.
 
-    Labels of binary tasks are 0, 1 or NaN, for which float32 is enough. Other columns stay in memory.
+    Labels of probabilities are 0, 1 or NaN, for which float32 is enough. Other columns stay in memory.
     """
 
     def __init__(self, config: ProjectConfig, folder: Path) -> None:
         self._folder = folder / "outcomes"
-        self._binary = {name for name, task in config.tasks.items() if task.kind == "binary"}
+        self._binary = {name for name, kind in config.outputs().items() if kind == "binary"}
         self._dtypes: dict[str, dict[str, np.dtype[Any]]] = {}
         self._series: dict[str, list[pl.Series]] = {}
         self.rows = 0
@@ -151,9 +153,8 @@ class Collector:
 
 
 def outputs_of(config: ProjectConfig) -> dict[str, Kind]:
-    """Every output with its kind: the tasks, then the chain products."""
-    kinds: dict[str, Kind] = {name: task.kind for name, task in config.tasks.items()}
-    return kinds | {product: config.tasks[chain[-1]].kind for product, chain in config.products().items()}
+    """Every output with its kind."""
+    return config.outputs()
 
 
 def codes_of(values: pl.Series) -> Codes:

@@ -14,6 +14,7 @@ from mtl_rank.config import ProjectConfig
 from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.labels import LabelReader
 from mtl_rank.errors import DataError, RunError, did_you_mean
+from mtl_rank.evaluation.classes import labels_by_output
 from mtl_rank.evaluation.columns import cold_columns, gauc_key
 from mtl_rank.evaluation.evaluate import finish
 from mtl_rank.evaluation.outcomes import Collector, Outcomes, outputs_of
@@ -120,7 +121,7 @@ def _collect(
         if not np.isfinite(values).all():
             raise DataError(f"--scores: column {name!r} holds values that are not numbers")
     collector.add(
-        labels={name: labels[:, i] for i, name in enumerate(config.tasks)},
+        labels=labels_by_output(labels, config),
         predictions=predictions,
         columns={
             "group": scored[key],

@@ -57,6 +57,16 @@ def check_destination(folder: Path) -> None:
         raise ConfigError(f"--to: {folder} is there and is no export; give a new folder")
 
 
+def check_tasks(predictor: Predictor) -> None:
+    """Raises RunError for a task with several probabilities, which an exported file has no outputs for."""
+    for target in predictor.encoder.targets:
+        if target.classes:
+            raise RunError(
+                f"run {predictor.run.id}: task {target.name} is {target.kind}; "
+                "only runs of binary and regression tasks can be exported"
+            )
+
+
 def real_rows(
     predictor: Predictor, repository: FeatureRepository, project: Path, reporter: Reporter
 ) -> EncodedRows:
@@ -83,6 +93,7 @@ def export(predictor: Predictor, rows: EncodedRows, name: str, folder: Path, rep
     """
     chosen = format_named(name)
     check_destination(folder)
+    check_tasks(predictor)
     folder.parent.mkdir(parents=True, exist_ok=True)
     layout = predictor.encoder.layout
     histories = [column.name for column in layout.sequences]

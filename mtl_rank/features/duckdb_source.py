@@ -80,6 +80,10 @@ class DuckDBSource(DataSource):  # type: ignore[misc]
             and (self.path, self.table, self.query) == (other.path, other.table, other.query)
         )
 
+    @property
+    def source_type(self) -> DataSourceProto.SourceType.ValueType:
+        return DataSourceProto.CUSTOM_SOURCE
+
     @staticmethod
     def from_proto(data_source: DataSourceProto) -> "DuckDBSource":
         options = json.loads(data_source.custom_options.configuration)

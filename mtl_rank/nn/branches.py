@@ -19,12 +19,13 @@ from mtl_rank.nn.wide import Wide
 class Sizes:
     """What a branch is built for. layout: without sequences when the model reads none.
 
-    width: of the input vector e; tasks: their number; fields: number of field vectors and their width.
+    width: of the input vector e. logits: how many the towers give, one per task or more.
+    fields: number of field vectors and their width.
     """
 
     layout: Layout
     width: int
-    tasks: int
+    logits: int
     fields: tuple[int, int]
 
 
@@ -58,11 +59,11 @@ STACKABLE: dict[str, Callable[[int, CrossOptions], nn.Module]] = {"cross": Cross
 BRANCHES = {
     "wide": BranchEntry(
         "first-order weights and hashed crosses (Cheng et al. 2016)",
-        lambda sizes, m: Wide(sizes.layout, sizes.tasks, m.wide),
+        lambda sizes, m: Wide(sizes.layout, sizes.logits, m.wide),
     ),
     "fm": BranchEntry(
         "second-order interactions of all pairs (Guo et al. 2017)",
-        lambda sizes, _: FM(sizes.tasks, sizes.fields[1]),
+        lambda sizes, _: FM(sizes.logits, sizes.fields[1]),
         reads_fields=True,
     ),
     "cross": BranchEntry(

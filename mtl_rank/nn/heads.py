@@ -1,4 +1,4 @@
-"""Heads: from one vector per task to one logit per task, and what the losses see of it."""
+"""Heads: from one vector per task to the logits of each task, and what the losses see of them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +9,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_rank.config import Model, Task
+from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.layers import GroupedLinear, LayerOptions, Linear, PerTask, hidden_layers
 
 
 @dataclass(frozen=True)
 class Relations:
-    """How the tasks hang together. given: per task the position of its parent; binary: per task its kind."""
+    """How the tasks hang together.
+
+    given: per task the position of its parent. binary: per task its kind. columns: the logits of each.
+    """
 
     given: tuple[int | None, ...]
     binary: tuple[bool, ...]
+    columns: Columns
 
     @staticmethod
     def of(tasks: Mapping[str, Task]) -> "Relations":
@@ -25,32 +30,52 @@ class Relations:
         return Relations(
             given=tuple(None if task.given is None else names.index(task.given) for task in tasks.values()),
             binary=tuple(task.kind == "binary" for task in tasks.values()),
+            columns=Columns.of(tasks.values()),
         )
 
     @staticmethod
     def none(tasks: int) -> "Relations":
         """So many binary tasks that have nothing to do with each other."""
-        return Relations((None,) * tasks, (True,) * tasks)
+        return Relations((None,) * tasks, (True,) * tasks, Columns.plain(tasks))
 
 
 class Towers(nn.Module):
     """A small network per task ending in one logit: z_t = w_t . [tower_t(x_t); branch vectors] + b_t.
 
-    prior: (T,) the logit of each task's base rate (0 for a standardised regression target). The output bias
-    starts there, so that a rare task does not spend its first epochs, and its calibration, on finding it.
-    of_branches: length of the branch vectors, 0 = none.
+    A multiclass task's ends in a logit per class. An ordinal task's ends in one, which `cumulated` makes several of.
 
-    Shape: (B, T, width), (B, of_branches) or None -> (B, T)
+    prior: (C,) where each column starts: the logit of a task's base rate (0 for a standardised regression target).
+    The output bias starts there, so that a rare task does not spend its first epochs, and its calibration, on
+    finding it. of_branches: length of the branch vectors, 0 = none. columns: None = one per task.
+
+    Shape: (B, T, width), (B, of_branches) or None -> (B, columns.towers), without classes (B, T)
     """
 
     def __init__(
-        self, width: int, layers: Sequence[int], prior: Tensor, options: LayerOptions, of_branches: int = 0
+        self,
+        width: int,
+        layers: Sequence[int],
+        prior: Tensor,
+        options: LayerOptions,
+        of_branches: int = 0,
+        columns: Columns | None = None,
     ) -> None:
         super().__init__()
-        widths = [width, *layers]
-        self.hidden = hidden_layers(len(prior), widths, options)
-        self.output = GroupedLinear(len(prior), widths[-1], 1)
-        self.of_branches = PerTask(of_branches, len(prior)) if of_branches else None
+        columns = columns or Columns.plain(len(prior))
+        tasks, widths = len(columns.of_task), [width, *layers]
+        # Every tower ends as wide as the widest; of the others the rest is not read.
+        widest = max(map(len, columns.of_towers))
+        places = {
+            column: task * widest + i
+            for task, of_task in enumerate(columns.of_towers)
+            for i, column in enumerate(of_task)
+        }
+        self._read = [places[column] for column in range(columns.towers)]
+        self._one_each = widest == 1
+        self.hidden = hidden_layers(tasks, widths, options)
+        self.output = GroupedLinear(tasks, widths[-1], widest)
+        self.of_branches = PerTask(of_branches, columns.towers) if of_branches else None
+        self.cut_points = CutPoints(columns) if columns.cut else None
         self.start_at(prior)
         if self.of_branches is not None:
             # One output of both lengths together: it starts as one matrix would.
@@ -60,23 +85,66 @@ class Towers(nn.Module):
 
     @torch.no_grad()
     def start_at(self, prior: Tensor) -> None:
-        """Set the output biases."""
-        self.output.bias.copy_(prior.view(-1, 1, 1))
+        """Set the output biases, and the distances of cut points."""
+        self.output.bias.zero_()
+        self.output.bias.view(-1)[self._read] = prior[: len(self._read)]
+        if self.cut_points is not None:
+            self.cut_points.start_at(prior)
 
     def forward(self, x: Tensor, vectors: Tensor | None = None) -> Tensor:
-        logits: Tensor = self.output(self.hidden(x)).squeeze(2).float()
+        hidden = self.hidden(x)
+        if self.training:
+            found: Tensor = self.output(hidden)
+        else:
+            # In bf16 a logit has 8 binary digits: many candidates of a user would have one score.
+            with torch.autocast(hidden.device.type, enabled=False):
+                found = self.output(hidden.float())
+        logits = (found.squeeze(2) if self._one_each else found.flatten(1)[:, self._read]).float()
         if self.of_branches is not None and vectors is not None:
             logits = logits + self.of_branches(vectors).float()
         return logits
 
+    def cumulated(self, logits: Tensor) -> Tensor:
+        """What the network predicts, all of its columns: (B, columns.towers) -> (B, C)."""
+        return logits if self.cut_points is None else self.cut_points(logits)
+
     def objective(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits, labels) that the losses compare, both (B, T); NaN labels count nowhere. Here: as they are."""
+        """(logits (B, C), labels (B, T)) that the losses compare; NaN labels count nowhere. Here: as they are."""
         return logits, labels
 
     def auxiliary(self, logits: Tensor) -> Tensor | None:
         """A loss of the head's own, added to the weighted losses of the tasks; None = there is none."""
         del logits
         return None
+
+
+class CutPoints(nn.Module):
+    """Cumulative logits of ordinal tasks: logit P(y > class k) = z - c_k with c rising (McCullagh 1980, sec. 2).
+
+    The distance of two cut points is the exponential of a parameter, so that they never cross. The first one is in
+    the bias of the task's tower: its column is z itself.
+
+    Shape: (B, columns.towers) -> (B, C)
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        super().__init__()
+        self._columns = columns
+        self._sizes = [len(columns.of_task[task]) - 1 for task in columns.cut]
+        self.log_distances = nn.Parameter(torch.zeros(sum(self._sizes)))
+
+    @torch.no_grad()
+    def start_at(self, prior: Tensor) -> None:
+        of_tasks = [-torch.diff(prior[list(self._columns.of_task[task])]) for task in self._columns.cut]
+        self.log_distances.copy_(torch.cat(of_tasks).clamp(min=1e-3).log())
+
+    def forward(self, logits: Tensor) -> Tensor:
+        distances = torch.split(self.log_distances.exp(), self._sizes)
+        further = [
+            logits[:, task : task + 1] - of_task.cumsum(dim=0)
+            for task, of_task in zip(self._columns.cut, distances, strict=True)
+        ]
+        return torch.cat([logits, *further], dim=1)
 
 
 class ESMM(Towers):
@@ -95,8 +163,8 @@ class ESMM(Towers):
         relations: Relations,
         of_branches: int = 0,
     ) -> None:
-        super().__init__(width, layers, prior, options, of_branches)
-        self.chains = [_chain(relations, task) for task in range(len(prior))]
+        super().__init__(width, layers, prior, options, of_branches, relations.columns)
+        self.chains = [_chain(relations, task) for task in range(len(relations.given))]
 
     def objective(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The product's logit, log p - log(1 - p), from log p: exact however small p is."""
@@ -135,8 +203,8 @@ class AITM(Towers):
         calibrator: float,
         of_branches: int = 0,
     ) -> None:
-        super().__init__(width, layers, prior, options, of_branches)
-        tasks = range(1, len(prior))
+        super().__init__(width, layers, prior, options, of_branches, relations.columns)
+        tasks = range(1, len(relations.given))
         given = [relations.given[task] for task in tasks]
         self.sources = [
             task - 1 if parent is None else parent for task, parent in zip(tasks, given, strict=True)
@@ -216,8 +284,8 @@ Head = Callable[[int, Model, Tensor, Relations, int], Towers]
 
 # (width of the trunk's vectors, options, prior, relations, length of the branch vectors) -> head
 HEADS: dict[str, Head] = {
-    "towers": lambda width, m, prior, _, branches: Towers(
-        width, m.tower_layers, prior, LayerOptions.of(m), branches
+    "towers": lambda width, m, prior, relations, branches: Towers(
+        width, m.tower_layers, prior, LayerOptions.of(m), branches, relations.columns
     ),
     "esmm": lambda width, m, prior, relations, branches: ESMM(
         width, m.tower_layers, prior, LayerOptions.of(m), relations, branches

@@ -20,7 +20,10 @@ from mtl_rank.nn.trunks import Trunk
 
 
 class Outputs(NamedTuple):
-    """logits: (B, T). auxiliary: the sum of the losses of encoders and heads, in training; None = there is none."""
+    """logits: (B, C), one per task or as `Columns` says.
+
+    auxiliary: the sum of the losses of encoders and heads, in training; None = there is none.
+    """
 
     logits: Tensor
     auxiliary: Tensor | None
@@ -30,7 +33,7 @@ class RankingNetwork(nn.Module):
     """Embeddings, a trunk and one tower per task, with sequence encoders and branches as configured.
 
     fields: the vectors that branches multiply. stacked: a cross network between e and the trunk.
-    Returns logits, never probabilities. Shape: Batch -> (B, T)
+    Returns logits, never probabilities. Shape: Batch -> (B, C), without classes (B, T)
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class RankingNetwork(nn.Module):
         logits: Tensor = self.heads(self.trunk(self._trunk_input(inputs.e)), vectors)
         if of_branches is not None:
             logits = logits + of_branches
+        logits = self.heads.cumulated(logits)
         if not self.training:
             return Outputs(logits, None)
         of_head = self.heads.auxiliary(logits)

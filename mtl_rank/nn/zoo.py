@@ -129,20 +129,20 @@ def build_network(
 ) -> RankingNetwork:
     """The network of a configuration. Weights follow torch's global seed.
 
-    prior: (T,) initial output biases. tasks: what they are to each other; None = so many binary tasks on their own.
+    prior: (C,) where each output starts. tasks: what they are to each other; None = so many binary tasks on their own.
     Raises ConfigError for a combination that cannot work.
     """
     check_model(model, tasks, layout)
-    parts, count = parts_of(model), len(prior)
-    relations = Relations.none(count) if tasks is None else Relations.of(tasks)
+    parts = parts_of(model)
+    relations = Relations.none(len(prior)) if tasks is None else Relations.of(tasks)
     with_sequences = parts.sequences != NO_SEQUENCES and bool(layout.sequences)
     width = input_width(layout, with_sequences)
-    trunk = TRUNKS[parts.trunk](width, count, model)
+    trunk = TRUNKS[parts.trunk](width, len(relations.given), model)
     frozen = [name for name, given in model.pretrained.items() if given.frozen]
     embeddings = Embeddings(layout, with_sequences, dropout=model.embedding_dropout, frozen=frozen)
     read = layout if with_sequences else replace(layout, sequences=())
     reads_fields = any(BRANCHES[name].reads_fields for name in parts.branches)
-    sizes = Sizes(read, width, count, fields_shape(read, model))
+    sizes = Sizes(read, width, relations.columns.towers, fields_shape(read, model))
     stacked = [name for name in parts.branches if name in STACKABLE and model.cross.stacked]
     built = {name: BRANCHES[name].build(sizes, model) for name in parts.branches if name not in stacked}
     branches = Branches(built) if built else None

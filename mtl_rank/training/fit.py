@@ -23,6 +23,7 @@ from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.labels import Target
 from mtl_rank.data.sampling import NegativeSampling
 from mtl_rank.errors import ConfigError
+from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.embedding import Vectors
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.progress import Reporter
@@ -93,7 +94,7 @@ def fit(
         batch_size,
         steps_per_epoch,
     )
-    check_measurable(config.fit.monitor, valid.arrays.labels, encoder.targets)
+    check_measurable(config.fit.monitor, valid.arrays.labels, encoder.targets, config.fit.monitor_weights)
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
     precision = precision or choose_precision(config.fit.precision, config.fit.accelerator)
     history = History(folder / "history.csv", reporter, config.weighting.log_gradients)
@@ -161,9 +162,21 @@ def _stopping(checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def prior_logits(targets: tuple[Target, ...]) -> torch.Tensor:
-    """(T,) where the output biases start: logit of the base rate; 0 for standardised regression targets."""
-    rates = [target.mean if target.kind == "binary" else 0.5 for target in targets]
-    return torch.logit(torch.tensor(rates, dtype=torch.float64)).float()
+    """(C,) where the outputs start: logit of the base rate; 0 for standardised regression targets.
+
+    Of a multiclass task the logarithm of each rate, of an ordinal one the logits of the rates above each class.
+    """
+    columns = Columns.of(targets)
+    start = torch.zeros(columns.total, dtype=torch.float64)
+    for target, own in zip(targets, columns.of_task, strict=True):
+        rates = torch.tensor(target.rates, dtype=torch.float64)
+        if target.kind == "binary":
+            start[own[0]] = torch.logit(torch.tensor(target.mean, dtype=torch.float64))
+        elif target.kind == "multiclass":
+            start[list(own)] = rates.log()
+        elif target.kind == "ordinal":
+            start[list(own)] = torch.logit(1 - rates.cumsum(dim=0)[:-1])
+    return start.float()
 
 
 def check_logging(config: ProjectConfig) -> None:

@@ -87,7 +87,7 @@ class RankingModule(L.LightningModule):
         labels = torch.cat(self._labels).numpy().astype(np.float64)
         self._logits.clear()
         self._labels.clear()
-        self.valid = validation_metrics(logits, labels, self.targets)
+        self.valid = validation_metrics(logits, labels, self.targets, self.options.monitor_weights)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         options = self.options

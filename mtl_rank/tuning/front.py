@@ -10,8 +10,9 @@ from mtl_rank.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True)
 class Point:
-    """One training. losses: the normalised validation loss per task, 1 = a constant prediction. auc: of binary tasks.
+    """One training.
 
+    losses: the normalised validation loss per task, 1 = a constant prediction. auc: not of regression tasks.
     on_front: no other point is better for a task without being worse for another. command: trains it.
     """
 
@@ -59,7 +60,7 @@ class Tuning:
 
 def loss_metric(config: ProjectConfig, task: str) -> str:
     """The validation metric that is a task's normalised loss."""
-    return f"valid/{task}/{'ne' if config.tasks[task].kind == 'binary' else 'nmse'}"
+    return f"valid/{task}/{'nmse' if config.tasks[task].kind == 'regression' else 'ne'}"
 
 
 def best_for(points: Sequence[Point], alone: Mapping[str, float], prefer: Mapping[str, float]) -> Point:

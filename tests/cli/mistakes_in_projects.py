@@ -36,6 +36,24 @@ MTLRANK_YAML = (
     ),
     Case("unknown monitor", "train", ("fit.monitor", "'valid/ctr/auc'"), keys(fit__monitor="valid/ctr/auk")),
     Case("monitor of a regression", "train", ("fit.monitor", "nmse"), keys(fit__monitor="valid/dwell/auc")),
+    Case(
+        "a weight of an unknown task",
+        "train",
+        ("fit.monitor_weights", "'ctrr'", "'ctr'"),
+        keys(fit__monitor_weights={"ctrr": 2}),
+    ),
+    Case(
+        "weights of a single metric",
+        "train",
+        ("fit.monitor_weights", "valid/ctr/auc"),
+        keys(fit__monitor="valid/ctr/auc", fit__monitor_weights={"cvr": 2}),
+    ),
+    Case(
+        "a kind without its classes",
+        "train",
+        ("tasks.ctr", "ordinal", "classes"),
+        keys(tasks__ctr__kind="ordinal"),
+    ),
     Case("unknown parent", "train", ("tasks.cvr.given", "'ctrr'", "'ctr'"), keys(tasks__cvr__given="ctrr")),
     Case("a cycle", "train", ("given", "cycle", "ctr given cvr"), keys(tasks__ctr__given="cvr")),
     Case("its own parent", "train", ("tasks.ctr.given", "cycle"), keys(tasks__ctr__given="ctr")),
@@ -168,6 +186,12 @@ EXAMPLES = (
         "train",
         ("ctr", "'clicked'", "number"),
         examples(lambda t: t.with_columns(clicked=pl.lit("yes"))),
+    ),
+    Case(
+        "a label of no class",
+        "train",
+        ("dwell", "'dwell_seconds'", "none of its classes"),
+        keys(tasks__dwell={"label": "dwell_seconds", "kind": "ordinal", "classes": [1, 2, 3]}),
     ),
     Case(
         "label 2", "train", ("ctr", "'clicked'", "2"), examples(lambda t: t.with_columns(clicked=pl.lit(2)))

@@ -208,6 +208,35 @@ def test_the_monitored_metric_may_be_one_where_higher_is_better(split, tmp_path)
     assert result.valid["valid/cvr/auc"] == max(found)
 
 
+def test_the_monitored_mean_may_weigh_tasks(split, tmp_path):
+    config = config_of(fit={"epochs": 3, "monitor_weights": {"ctr": 4, "dwell": 0}})
+    result, _ = split.fit(tmp_path / "run", config)
+    _, epochs = history_of(tmp_path / "run")
+    found = [(4 * float(row["valid/ctr/ne"]) + float(row["valid/cvr/ne"])) / 5 for row in epochs]
+    assert [float(row["valid/ne"]) for row in epochs] == pytest.approx(found)
+    assert result.best_epoch == int(np.argmin(found))
+
+
+class Notes(Silent):
+    """Keeps what stands behind the progress bar."""
+
+    def __init__(self):
+        self.notes = []
+
+    def advance(self, done, note=""):
+        self.notes.append(note)
+
+
+def test_the_progress_line_shows_what_the_history_keeps(split, tmp_path):
+    notes = Notes()
+    config = config_of(fit={"epochs": 1}, weighting={"lambdas": {"cvr": 0.5}})
+    fit(config, split.encoder, split.train, split.valid, tmp_path, notes)
+    row = history_of(tmp_path)[0][-1]
+    for name in ("ctr", "cvr", "dwell"):
+        loss, factor, share = (float(row[f"{kind}/{name}"]) for kind in ("loss", "lambda", "share"))
+        assert f"{name} {loss:.4f} x {factor:.3g} ({share:.0%})" in notes.notes[-1]
+
+
 @pytest.mark.parametrize("name", ["dnn", "shared_bottom", "mmoe"])
 def test_every_model_trains_on_one_task_and_on_batches_of_any_size(split, tmp_path, name):
     config = config_of(

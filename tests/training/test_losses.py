@@ -66,6 +66,15 @@ def tables(draw):
     return kinds, logits, labels
 
 
+def test_gradients_agree_with_finite_differences():
+    rng = np.random.default_rng(0)
+    z, y = torch.tensor(rng.normal(size=(2, 6, len(KINDS))) * 2)
+    y[:, : len(BINARY_KINDS)] = (y[:, : len(BINARY_KINDS)] > 0).double()
+    y[rng.random(y.shape) < 0.2] = NAN
+    losses = TaskLosses([KINDS[kind] for kind in (*BINARY_KINDS, "mse", "huber", "huber_of_3")])
+    torch.autograd.gradcheck(lambda logits: losses(logits, y), z.requires_grad_())
+
+
 @given(tables())
 def test_each_loss_is_the_mean_of_its_formula_over_labelled_rows(table):
     kinds, logits, labels = table

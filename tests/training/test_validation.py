@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, r2_score, roc_auc_score
 
+from mtl_rank.config import Fit
 from mtl_rank.data.labels import Target
 from mtl_rank.errors import ConfigError
 from mtl_rank.training.validation import check_monitor, improves, monitored_names, validation_metrics
@@ -83,13 +84,38 @@ def test_extreme_logits_have_finite_numbers():
 def test_only_metrics_of_the_tasks_can_be_monitored():
     kinds = {"ctr": "binary", "dwell": "regression"}
     for monitor in ("valid/ne", "valid/ctr/auc", "valid/ctr/ne", "valid/dwell/nmse"):
-        check_monitor(monitor, kinds)
+        check_monitor(Fit(monitor=monitor), kinds)
     for monitor, meant in (("valid/ctr/acu", "valid/ctr/auc"), ("valid/dwell/mse", "valid/dwell/nmse")):
         with pytest.raises(ConfigError, match=rf"fit\.monitor: .*did you mean '{meant}'"):
-            check_monitor(monitor, kinds)
+            check_monitor(Fit(monitor=monitor), kinds)
     for monitor in ("valid/ctr/calibration", "valid/dwell/auc", "valid/cvr/auc", "auc"):
         with pytest.raises(ConfigError, match=r"fit\.monitor"):
-            check_monitor(monitor, kinds)
+            check_monitor(Fit(monitor=monitor), kinds)
+
+
+def test_the_monitored_mean_weighs_the_tasks_as_told():
+    logits, labels = random_results()
+    plain = validation_metrics(logits, labels, TARGETS)
+    found = validation_metrics(logits, labels, TARGETS, {"ctr": 3, "dwell": 0})
+    assert found["valid/ne"] == pytest.approx((3 * plain["valid/ctr/ne"] + plain["valid/cvr/ne"]) / 4)
+    assert {**found, "valid/ne": 0} == {**plain, "valid/ne": 0}
+    labels[:, :2] = np.nan
+    assert "valid/ne" not in validation_metrics(logits, labels, TARGETS, {"dwell": 0})
+
+
+WEIGHTS = [
+    ({"ctrr": 1}, {}, "there is no task 'ctrr'; did you mean 'ctr'"),
+    ({"ctr": 0, "dwell": 0}, {}, "every weight is 0"),
+    ({"ctr": 2}, {"monitor": "valid/ctr/auc"}, "valid/ctr/auc is a single metric and would ignore them"),
+]
+
+
+@pytest.mark.parametrize(("weights", "options", "message"), WEIGHTS)
+def test_weights_that_say_nothing_are_refused(weights, options, message):
+    fit = Fit(monitor_weights=weights, **options)
+    with pytest.raises(ConfigError, match=rf"fit\.monitor_weights: {message}"):
+        check_monitor(fit, {"ctr": "binary", "dwell": "regression"})
+    check_monitor(Fit(monitor_weights={"dwell": 0}), {"ctr": "binary", "dwell": "regression"})
 
 
 def test_higher_is_better_for_auc_and_lower_for_losses():

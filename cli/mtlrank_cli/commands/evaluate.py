@@ -27,6 +27,14 @@ _BINARY = {
     "ece": "ECE",
 }
 _REGRESSION = {"rmse": "RMSE", "mae": "MAE", "spearman": "Spearman", "calibration": "calibration"}
+_CLASSES = {
+    "log_loss": "log loss",
+    "ne": "NE",
+    "accuracy": "accuracy",
+    "auc": "mean AUC",
+    "kappa": "kappa",
+    "spearman": "Spearman",
+}
 _FIRST = {"binary": "auc", "regression": "rmse"}
 
 
@@ -102,6 +110,7 @@ def print_evaluation(result: Mapping[str, Any], baselines: Mapping[str, Any] | N
         print_line(f"{result['coverage']:.2%} of the labelled rows have a score")
     for kind, columns in (("binary", _BINARY), ("regression", _REGRESSION)):
         _print_tasks(result, kind, columns)
+    _print_classes(result)
     _print_slices(result)
     _print_baselines(baselines or result.get("baselines", {}))
 
@@ -132,6 +141,20 @@ def _print_tasks(result: Mapping[str, Any], kind: str, columns: Mapping[str, str
             for numbers, found in zip(tasks, intervals, strict=True)
         ),
     )
+
+
+def _print_classes(result: Mapping[str, Any]) -> None:
+    tasks = result.get("classes", {}).values()
+    shown = [key for key in _CLASSES if any(numbers[key] is not None for numbers in tasks)]
+    if tasks:
+        print_table(
+            "tasks with more than two classes, all of them together",
+            ("task", "kind", "rows", "classes", *(_CLASSES[key] for key in shown)),
+            [
+                (name, numbers["kind"], numbers["rows"], numbers["classes"], *(numbers[key] for key in shown))
+                for name, numbers in result["classes"].items()
+            ],
+        )
 
 
 def _print_slices(result: Mapping[str, Any]) -> None:

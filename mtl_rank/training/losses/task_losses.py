@@ -8,18 +8,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_rank.config import Loss, Task
+from mtl_rank.config.tasks import default_loss
 from mtl_rank.data.labels import Target
+from mtl_rank.nn.columns import Columns
 from mtl_rank.training.distributed import mean_over_processes
+from mtl_rank.training.losses.classes import ClassLoss
 from mtl_rank.training.losses.lognormal import Spread
 from mtl_rank.training.losses.pointwise import LOSSES
 
 
 def loss_of(task: Task, target: Target | None = None) -> Loss:
-    """The loss of a task: its own choice, or bce for a binary task and mse for a regression.
+    """The loss of a task: its own choice, or the default of its kind.
 
     `balanced` becomes numbers: each class has half of the weight, and the mean weight of a row is 1.
     """
-    loss = task.loss or Loss(name="bce" if task.kind == "binary" else "mse")
+    loss = task.loss or default_loss(task.kind)
     if not loss.balanced:
         return loss
     assert target is not None
@@ -53,7 +56,7 @@ class TaskLosses(nn.Module):
 
     targets: the fitted tasks, which `balanced`, smoothing and lognormal take their numbers from.
 
-    Shape: logits (B, T), labels (B, T), weights (B,) -> (T,)
+    Shape: logits (B, C), one per task or as `Columns` says, labels (B, T), weights (B,) -> (T,)
     """
 
     shift: Tensor
@@ -69,16 +72,24 @@ class TaskLosses(nn.Module):
         super().__init__()
         self._sampled = sampled
         losses = [loss_of(task, targets[i] if targets is not None else None) for i, task in enumerate(tasks)]
+        self._classes = [
+            ClassLoss(i, task.kind, own, loss.smoothing, targets[i].rates if targets is not None else ())
+            for i, (task, loss, own) in enumerate(zip(tasks, losses, Columns.of(tasks).of_task, strict=True))
+            if task.has_classes
+        ]
+        # The label of a class is no number: neither shifted nor smoothed as one.
+        pointwise = [loss for loss in losses if loss.name in LOSSES]
         self._columns = {
-            loss: [i for i, other in enumerate(losses) if other == loss] for loss in dict.fromkeys(losses)
+            loss: [i for i, other in enumerate(losses) if other == loss] for loss in dict.fromkeys(pointwise)
         }
         shift = torch.tensor([math.log(loss.w1 / loss.w0) for loss in losses])
         if sampled is not None:
             shift[sampled[0]] -= math.log(sampled[1])
         self._shifted = bool(shift.any())
         self.register_buffer("shift", shift, persistent=False)
-        self._smoothed = any(loss.smoothing for loss in losses)
-        self.register_buffer("smoothing", torch.tensor([loss.smoothing for loss in losses]), persistent=False)
+        smoothing = [loss.smoothing if loss.name in LOSSES else 0.0 for loss in losses]
+        self._smoothed = any(smoothing)
+        self.register_buffer("smoothing", torch.tensor(smoothing), persistent=False)
         rates = [target.mean for target in targets] if targets is not None else [0.5] * len(losses)
         self.register_buffer("rates", torch.tensor(rates, dtype=torch.float32), persistent=False)
         self._propensities = _propensities(tasks, targets)
@@ -93,6 +104,9 @@ class TaskLosses(nn.Module):
         defined = ~torch.isnan(labels)
         targets = torch.nan_to_num(labels)
         counts = self._counts(defined, labels, weights, logits)
+        of_classes = [loss(logits, targets) for loss in self._classes]
+        if of_classes:
+            logits = logits[:, : labels.shape[1]]
         if self.spread is not None and self.training:
             columns = self._lognormal
             self.spread.update((logits - targets)[:, columns], counts[:, columns])
@@ -101,20 +115,23 @@ class TaskLosses(nn.Module):
             outputs = outputs + self.shift
         if self._smoothed:
             targets = torch.lerp(targets, self.rates.to(targets.dtype), self.smoothing.to(targets.dtype))
-        total = (torch.where(defined, self._each(outputs, targets), 0) * counts).sum(dim=0)
+        each = self._each(outputs, targets)
+        for loss, found in zip(self._classes, of_classes, strict=True):
+            each = each.index_copy(1, torch.tensor([loss.task], device=each.device), found.unsqueeze(1))
+        total = (torch.where(defined, each, 0) * counts).sum(dim=0)
         # With no row at all the sum is 0 as well.
         return total / mean_over_processes(counts.sum(dim=0)).clamp(min=torch.finfo(total.dtype).tiny)
 
     def location(self, logits: Tensor) -> Tensor:
-        """(B, T) on the scale of the encoded labels: for lognormal the mean of the logarithms."""
+        """(B, C) on the scale of the encoded labels: for lognormal the mean of the logarithms."""
         if self.spread is None:
             return logits
         columns = torch.tensor(self._lognormal, device=logits.device)
         return logits.index_add(1, columns, -self.spread().to(logits.dtype).expand(len(logits), -1))
 
     def _each(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """(B, T) the loss of each row."""
-        if len(self._columns) == 1:
+        """(B, T) the loss of each row; 0 for tasks with classes."""
+        if len(self._columns) == 1 and not self._classes:
             (loss,) = self._columns
             return LOSSES[loss.name](loss, outputs, targets)
         each = torch.zeros_like(outputs)
