@@ -55,11 +55,9 @@ def rechub(data: Data, model: str, seed: int, folder: Path, python: Path) -> Row
     p = np.load(out).astype(np.float64)
     out.unlink()
     labels = np.load(folder / "test-labels.npy")
-    predictions = {
-        "ctr": p[:, 0],
-        "ctcvr": p[:, 1],
-        "cvr": np.minimum(p[:, 1] / np.maximum(p[:, 0], 1e-6), 1),
-    }
+    # Nothing keeps its product below its click: a quotient of 1 or more would make the loss of a row infinite.
+    quotient = np.clip(p[:, 1] / np.maximum(p[:, 0], 1e-6), 0, 0.99)
+    predictions = {"ctr": p[:, 0], "ctcvr": p[:, 1], "cvr": quotient}
     return {"outputs": measured(data, labels, predictions), **found}
 
 
