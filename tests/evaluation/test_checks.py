@@ -166,12 +166,12 @@ def test_a_training_tells_it_before_the_first_epoch_and_keeps_it(planted: Path) 
     assert max(drift, key=drift.get) == "app_version"
 
 
-def test_ages_are_those_of_the_rows_that_were_joined(applied: Path) -> None:
-    found = {view.name: view for view in mr.check(applied).views}
-    config = load_config(applied)
-    rows = pl.read_parquet(applied / "data/impressions.parquet").with_row_index()
+def test_ages_are_those_of_the_rows_that_were_joined(project: Path) -> None:
+    found = {view.name: view for view in mr.check(project).views}
+    config = load_config(project)
+    rows = pl.read_parquet(project / "data/impressions.parquet").with_row_index()
     rows = rows.filter(pl.col("event_timestamp") < config.split.test)
-    stats = pl.read_parquet(applied / "data/item_stats.parquet").select(
+    stats = pl.read_parquet(project / "data/item_stats.parquet").select(
         "item_id", pl.col("event_timestamp").alias("known")
     )
     joined = rows.sort("event_timestamp").join_asof(

@@ -118,6 +118,18 @@ def test_a_run_without_measures_or_checks_has_a_page_too(run: Run) -> None:
     assert charts_of(page) == {}
 
 
+def test_numbers_that_are_none_are_left_out_of_the_charts(run: Run) -> None:
+    path = run.folder / "history.csv"
+    header, *rows = path.read_text().splitlines()
+    lambdas = [i for i, name in enumerate(header.split(",")) if name.startswith("lambda/")]
+    broken = rows[0].split(",")
+    for i in lambdas:
+        broken[i] = "nan"
+    path.write_text("\n".join([header, ",".join(broken), *rows[1:]]) + "\n")
+    mr.report(run.project)
+    assert "NaN" not in json.dumps(charts_of(page_of(run)))
+
+
 def test_no_name_or_value_becomes_markup(run: Run) -> None:
     odd = '</script><b onload="x">&'
     metrics = run.metrics()

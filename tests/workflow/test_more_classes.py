@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from harness import Outcome, mtlrank, set_keys
 
-EPOCHS = ("--set", "fit.epochs=2", "--set", "evaluation.draws=20")
+LEARNING = {"epochs": 4, "batch_size": 32, "embedding_l2": 0.01}
 STARS = (1, 2, 3, 5)
 OUTPUTS = ["ctr", "stars", *(f"stars_{k}" for k in STARS), "place_top", "place_middle", "place_below"]
 
@@ -33,12 +33,12 @@ def shop(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "stars": {"label": "stars", "kind": "ordinal", "classes": list(STARS), "given": "ctr"},
         "place": {"label": "place", "kind": "multiclass", "classes": ["top", "middle", "below"]},
     }
-    return set_keys(project, {"tasks": tasks, "truth": None})
+    return set_keys(project, {"tasks": tasks, "truth": None, "evaluation.draws": 20, "fit": LEARNING})
 
 
 @pytest.fixture(scope="module")
 def trained(shop: Path) -> Outcome:
-    outcome = mtlrank("train", "--json", *EPOCHS, cwd=shop)
+    outcome = mtlrank("train", "--json", cwd=shop)
     assert outcome.code == 0, outcome.err
     return outcome
 

@@ -1,6 +1,7 @@
 """What a report is written from: the files of a run, and nothing else."""
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,4 +73,6 @@ def _history(run: Run) -> Iterator[Mapping[str, float]]:
         return
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            yield {name: float(value) for name, value in row.items() if value}
+            numbers = {name: float(value) for name, value in row.items() if value}
+            # A training that went astray has no place on an axis.
+            yield {name: value for name, value in numbers.items() if math.isfinite(value)}
