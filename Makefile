@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow lint format bench-retrieval bench-train bench-quality bench-balance bench-mmoe-paper wheel clean
+.PHONY: help demo test test-slow lint format bench-retrieval bench-train bench-score bench-quality bench-balance bench-mmoe-paper wheel clean
 
 help:
 	@echo "make demo             train, evaluate and score the demo shop"
@@ -14,6 +14,7 @@ help:
 	@echo "make format           ruff format and safe fixes"
 	@echo "make bench-retrieval  point-in-time join against Feast's own store"
 	@echo "make bench-train      training against torch-rechub, DeepCTR-Torch and a bare torch loop"
+	@echo "make bench-score      batch scoring against torch-rechub's predict and the forward pass"
 	@echo "make bench-quality    the quality tables of docs/quality.md"
 	@echo "make bench-balance    weightings and aggregators, the tables of docs/balance.md"
 	@echo "make bench-mmoe-paper the MMoE paper's synthetic experiment, and its chart"
@@ -51,6 +52,9 @@ bench-retrieval: $(READY)
 
 bench-train: $(READY)
 	$(PY) benchmarks/train.py
+
+bench-score: $(READY)
+	$(PY) benchmarks/score.py
 
 bench-quality: $(READY)
 	$(PY) benchmarks/quality.py

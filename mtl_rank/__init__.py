@@ -7,9 +7,33 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtl_rank.workflow import describe_model, evaluate, inputs, inspect, resume, score, train, tune
+    from mtl_rank.workflow import (
+        check,
+        compare,
+        describe_model,
+        evaluate,
+        inputs,
+        inspect,
+        report,
+        resume,
+        score,
+        train,
+        tune,
+    )
 
-__all__ = ["describe_model", "evaluate", "inputs", "inspect", "resume", "score", "train", "tune"]
+__all__ = [
+    "check",
+    "compare",
+    "describe_model",
+    "evaluate",
+    "inputs",
+    "inspect",
+    "report",
+    "resume",
+    "score",
+    "train",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

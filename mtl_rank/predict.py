@@ -30,21 +30,25 @@ Doubles = npt.NDArray[np.float64]
 
 # Every forward pass has this many rows, the last one filled up: then a row's score is the same to the last
 # bit in whatever chunk it comes, as the shape of a matrix product decides the order of its sums.
-BLOCK_ROWS = 4_096
+BLOCK_ROWS = 2_048
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A run in memory, ready to predict."""
+    """A run in memory, ready to predict.
+
+    bf16: multiply in bfloat16 where autocast does, as a run in that precision was trained; logits stay fp32.
+    """
 
     run: Run
     config: ProjectConfig
     encoder: FeatureEncoder
     network: RankingNetwork
     calibration: Calibration
+    bf16: bool = False
 
     @staticmethod
-    def load(run: Run) -> "Predictor":
+    def load(run: Run, *, bf16: bool = False) -> "Predictor":
         """Load a run; nothing in it is executed. Raises RunError when files are missing or damaged."""
         config = run.config()
         encoder = FeatureEncoder.load(run.encoder_folder)
@@ -57,7 +61,7 @@ class Predictor:
                 f"run {run.id}: {run.weights} cannot be loaded: {str(error).splitlines()[0]}"
             ) from None
         calibration = Calibration.load(run.calibration, list(config.tasks))
-        return Predictor(run, config, encoder, network.eval(), calibration)
+        return Predictor(run, config, encoder, network.eval(), calibration, bf16)
 
     @property
     def outputs(self) -> list[str]:
@@ -112,4 +116,6 @@ class Predictor:
             index = np.arange(start, start + BLOCK_ROWS)
             count = min(BLOCK_ROWS, len(rows.ids) - start)
             block = take(rows, np.minimum(index, len(rows.ids) - 1))
-            yield self.network(to_batch(block)).numpy()[:count].astype(np.float64)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                logits = self.network(to_batch(block))
+            yield logits.numpy()[:count].astype(np.float64)

@@ -91,6 +91,13 @@ class Run:
         """evaluation.json: per window what a report draws; empty before the first evaluation."""
         return self._read_json("evaluation.json") if (self.folder / "evaluation.json").exists() else {}
 
+    def checks(self) -> dict[str, Any]:
+        """checks.json: what the data checks found before the training; empty for a run without."""
+        return self._read_json("checks.json") if (self.folder / "checks.json").exists() else {}
+
+    def write_checks(self, checks: dict[str, Any]) -> None:
+        write_json(self.folder / "checks.json", checks)
+
     def config(self, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
         """The complete configuration that the run was trained with; `settings` override dotted keys of it."""
         path = self.folder / "config.yaml"

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -17,12 +18,21 @@ from mtl_rank.config import CONFIG_NAME, ProjectConfig, load_config
 from mtl_rank.data.cache import prepared
 from mtl_rank.data.encoder import FeatureEncoder, expected_layout
 from mtl_rank.data.pretrained import check_pretrained, read_pretrained
-from mtl_rank.errors import ConfigError, RunError, is_full_disk
+from mtl_rank.errors import ConfigError, MtlRankError, RunError, did_you_mean, is_full_disk
 from mtl_rank.evaluation.calibrate import fit_calibration
+from mtl_rank.evaluation.checks import DataChecks
+from mtl_rank.evaluation.compare import DRAWS, Comparison, compare_runs
 from mtl_rank.evaluation.evaluate import Evaluation, check_evaluation
 from mtl_rank.evaluation.inspect import Inspection
 from mtl_rank.evaluation.inspect import inspect as inspect_rows
-from mtl_rank.evaluation.of_run import Asked, evaluate_scores, evaluate_stored, evaluate_test
+from mtl_rank.evaluation.of_run import (
+    Asked,
+    check_prepared,
+    check_project,
+    evaluate_scores,
+    evaluate_stored,
+    evaluate_test,
+)
 from mtl_rank.evaluation.scored import run_of_scores
 from mtl_rank.evaluation.windows import Window, split_window
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
@@ -46,13 +56,15 @@ from mtl_rank.runs import (
     write_json,
 )
 from mtl_rank.scoring.candidates import CandidateRules
+from mtl_rank.scoring.precision import scoring_precision
+from mtl_rank.scoring.ray_engine import Cluster
 from mtl_rank.scoring.score import ScoreOptions, ScoreSummary
 from mtl_rank.scoring.score import score as score_candidates
 from mtl_rank.scoring.sinks import open_target
 from mtl_rank.scoring.sources import Pairs
 from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import check_logging, fit
-from mtl_rank.training.precision import choose_precision, load_precision
+from mtl_rank.training.precision import choose_precision, load_precision, matmul_precision
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
 
@@ -66,6 +78,16 @@ def inputs(project: Path | str) -> FeatureSchema:
     """What the model of a project would read."""
     config = load_config(Path(project))
     return _repository(Path(project), config).schema
+
+
+def check(project: Path | str, reporter: Reporter | None = None) -> DataChecks:
+    """Look at the data that a project would train on: leaks, dead views, drift, what is missing or unseen.
+
+    The data is prepared for this, and a training that follows finds it prepared.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    config = load_config(project)
+    return check_project(config, project, _repository(project, config), reporter)
 
 
 def train(
@@ -88,6 +110,7 @@ def train(
         _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
     run = create_run(project, config)
     _complete(run, config, project, repository, reporter)
+    _report(run, reporter)
     return run
 
 
@@ -118,6 +141,7 @@ def resume(project: Path | str, run: str | None = None, reporter: Reporter | Non
     found = find_unfinished(project, run)
     config = found.config()
     _complete(found, config, project, _repository(project, config), reporter)
+    _report(found, reporter)
     return found
 
 
@@ -128,7 +152,9 @@ def _complete(
     with run.held():
         try:
             run.update(status=RUNNING)
+            began = time.monotonic()
             data = prepared(config, project, repository, reporter)
+            ready = time.monotonic()
             before = run.info().get("prepared", data.fingerprint)
             if before != data.fingerprint:
                 raise RunError(
@@ -151,6 +177,9 @@ def _complete(
                 precision=asdict(precision),
                 features=fingerprint(definitions),
             )
+            checks = check_prepared(config, project, repository, data, reporter)
+            checks.say(reporter)
+            run.write_checks(checks.as_dict())
             vectors = read_pretrained(config.model.pretrained, project, data.encoder, reporter)
             result = fit(
                 config, data.encoder, data.train, data.valid, run.folder, reporter, precision, vectors
@@ -159,8 +188,14 @@ def _complete(
             calibration = fit_calibration(Predictor.load(run), data.valid, reporter)
             run.update(fit=asdict(result), calibration=calibration)
             run.write_metrics({"valid": result.valid})
+            fitted = time.monotonic()
             evaluate_test(run, project, repository, data, reporter)
-            run.update(status=FINISHED)
+            seconds = {
+                "prepare": ready - began,
+                "train": fitted - ready,
+                "measure": time.monotonic() - fitted,
+            }
+            run.update(status=FINISHED, seconds=seconds)
             shutil.rmtree(run.checkpoints, ignore_errors=True)
         except (KeyboardInterrupt, TrainingInterrupted):
             run.update(status=INTERRUPTED)
@@ -178,6 +213,16 @@ def _complete(
             ) from error
         finally:
             os.environ.pop(_SHARED_RUN, None)
+
+
+def _report(run: Run, reporter: Reporter) -> None:
+    """The page about a finished run. Whatever is wrong with it must not take the training with it."""
+    reporter.stage("write the report", None)
+    try:
+        report(run.project, run.id)
+    except Exception as error:  # noqa: BLE001
+        cause = error if isinstance(error, MtlRankError) else f"{type(error).__name__}: {error}"
+        reporter.say(f"the report was not written: {cause}\nonce that is mended: mtlrank report {run.id}")
 
 
 def _take_part(run: Run, config: ProjectConfig, project: Path, repository: FeatureRepository) -> NoReturn:
@@ -255,6 +300,44 @@ def evaluate(
     return evaluate_stored(found, project, _repository(project, found.config()), asked, reporter)
 
 
+def report(project: Path | str, run: str | None = None) -> Path:
+    """Write the report of a finished run anew, from what was measured so far; returns the path of the page.
+
+    run: its name or the beginning of it, None = the latest.
+    """
+    # Altair is imported for those alone who draw.
+    from mtl_rank.evaluation.report import write_report
+
+    return write_report(find_run(Path(project), run))
+
+
+def compare(
+    project: Path | str,
+    runs: Sequence[str],
+    split: str = "test",
+    examples: str | None = None,
+    draws: int = DRAWS,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Measure runs on the same rows and test their differences from the first; leaves compare.html in its folder.
+
+    runs: their names or the beginnings of them. split: of the first run's project; or other labelled `examples`.
+    draws: of users, for intervals and p-values.
+    """
+    from mtl_rank.evaluation.report import write_comparison
+
+    project, reporter = Path(project), reporter or Silent()
+    found = [find_run(project, name) for name in runs]
+    if not found:
+        raise ConfigError("compare: name two or more different runs")
+    window = split_window(found[0].config(), split) if examples is None else Window("examples")
+    repositories = [_repository(project, run.config()) for run in found]
+    with tempfile.TemporaryDirectory(dir=found[0].folder) as folder:
+        result = compare_runs(found, repositories, project, window, examples, draws, Path(folder), reporter)
+    write_comparison(found[0], result)
+    return result
+
+
 def inspect(
     project: Path | str,
     run: str | None = None,
@@ -325,6 +408,11 @@ def score(
     per: Sequence[str] = (),
     top_k: int | None = None,
     allow_changed_features: bool = False,
+    features: str = "offline",
+    push: str | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
     reporter: Reporter | None = None,
 ) -> ScoreSummary:
     """Score candidates with a finished run into a table of a DuckDB file or parquet, each exactly once.
@@ -346,11 +434,16 @@ def score(
         per=tuple(per),
         top_k=top_k,
         allow_changed_features=allow_changed_features,
+        online=_choice("--features", features, ("offline", "online")) == "online",
+        push=push,
+        cluster=_cluster(engine, address, workers),
     )
     rows = _rows_to_score(candidates, users, items)
-    predictor = Predictor.load(find_run(project, run))
+    found = find_run(project, run)
+    precision = scoring_precision(found)
+    predictor = Predictor.load(found, bf16=precision.name == "bf16")
     repository = _repository(project, predictor.config)
-    with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder, matmul_precision(precision):
         return score_candidates(
             predictor,
             repository,
@@ -361,6 +454,20 @@ def score(
             Path(folder),
             reporter,
         )
+
+
+def _cluster(engine: str, address: str | None, workers: int | None) -> Cluster | None:
+    if _choice("--engine", engine, ("local", "ray")) == "ray":
+        return Cluster(address, workers)
+    if address is not None or workers is not None:
+        raise ConfigError(f"{'--address' if address is not None else '--workers'} needs --engine ray")
+    return None
+
+
+def _choice(option: str, given: str, choices: tuple[str, ...]) -> str:
+    if given not in choices:
+        raise ConfigError(f"{option} {given}: {did_you_mean(given, choices)}")
+    return given
 
 
 def _rows_to_score(candidates: Any, users: Any, items: Any) -> Any:

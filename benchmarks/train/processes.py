@@ -41,9 +41,10 @@ def peers_python() -> Path:
 def run(module: str, *arguments: object, threads: int = 1, python: Path | None = None) -> list[str]:
     """The lines that `python -m module arguments` prints, run on `threads` threads."""
     limits = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS")
+    path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [str(python or sys.executable), "-m", module, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(HERE), **dict.fromkeys(limits, str(threads))},
+        env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(limits, str(threads))},
         capture_output=True,
         text=True,
         check=False,

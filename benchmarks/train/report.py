@@ -33,7 +33,7 @@ def report(results: Results, sizes: Sizes, load: float) -> str:
 
 def _conditions(sizes: Sizes, load: float) -> Iterator[str]:
     instructions = torch.backends.cpu.get_cpu_capability()
-    yield f"{_processor()}, {os.cpu_count()} cores, {instructions}; torch {torch.__version__}"
+    yield f"{processor()}, {os.cpu_count()} cores, {instructions}; torch {torch.__version__}"
     yield (
         f"MMoE, 4 experts [256, 128], towers [64], dim 16, no dropout, no penalties; {sizes.rows:,} rows, "
         f"23 id columns, 8 numbers, 2 labels. Medians of {sizes.rounds} alternating rounds in fresh processes; "
@@ -129,7 +129,7 @@ def _times(results: Results, ours: Loop, peer: Loop, batch: int) -> str:
     return f"{results.rate(ours, batch) / results.rate(peer, batch):.1f}x"
 
 
-def _processor() -> str:
+def processor() -> str:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

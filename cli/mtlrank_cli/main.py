@@ -9,12 +9,14 @@ import typer
 from mtl_rank.errors import MtlRankError
 from mtlrank_cli.commands import (
     cache,
+    compare,
     evaluate,
     features,
     init,
     inspect,
     jobs,
     models,
+    report,
     runs,
     score,
     simulate,
@@ -49,7 +51,10 @@ def options(
     context.obj = project
 
 
-for module in (init, simulate, features, models, train, tune, evaluate, inspect, score, jobs, runs, cache):
+for module in (
+    *(init, simulate, features, models, train, tune, evaluate, report, compare, inspect),
+    *(score, jobs, runs, cache),
+):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
 
 

@@ -49,7 +49,10 @@ def thresholds_table(curve: Thresholds) -> Table:
 
 def distribution_table(labels: npt.NDArray[Any], probabilities: Floats) -> Table:
     """labels, probabilities: (N,) without NaN."""
-    edges, negative, positive = score_histogram(labels, probabilities)
+    # Few rows of a class in many bins would draw noise.
+    smaller = min(np.count_nonzero(labels), len(labels) - np.count_nonzero(labels))
+    bins = int(np.clip(np.sqrt(smaller), 10, 40))
+    edges, negative, positive = score_histogram(labels, probabilities, bins)
     return {
         "probability": _short(1 / (1 + np.exp(-(edges[1:] + edges[:-1]) / 2))),
         "negatives": _short(negative / max(negative.sum(), 1)),

@@ -10,18 +10,20 @@ import polars as pl
 import pyarrow as pa
 
 from mtl_rank.config import ProjectConfig
-from mtl_rank.data.encoded import concat, take
+from mtl_rank.data.encoded import EncodedDataset, concat, take
 from mtl_rank.data.encoder import EncodedRows
 from mtl_rank.data.labels import LabelReader, encode_labels
 from mtl_rank.data.prepare import as_polars, example_columns
 from mtl_rank.errors import DataError, did_you_mean
 from mtl_rank.evaluation.baselines import Baseline, check_baselines
+from mtl_rank.evaluation.checks import drift
 from mtl_rank.evaluation.classes import ClassNumbers, labels_by_output, measure_classes
 from mtl_rank.evaluation.columns import cold_columns, columns_of_rows, gauc_key, slice_columns
 from mtl_rank.evaluation.curves import Curves
 from mtl_rank.evaluation.inspect import GateUse, Importance, gate_use, importance
 from mtl_rank.evaluation.numbers import Measured, TaskNumbers, baseline_numbers, measure_all
 from mtl_rank.evaluation.outcomes import Collector, Doubles, Outcomes, codes_of, days_of, outputs_of
+from mtl_rank.evaluation.profile import sampled
 from mtl_rank.evaluation.slices import SliceNumbers, cut
 from mtl_rank.evaluation.windows import EmptyWindow, Window
 from mtl_rank.features.repository import FeatureRepository
@@ -39,7 +41,8 @@ class Question:
 
     rows: a table, or text as `snapshot_rows` takes it. by: columns to slice by, beside those of the run's own
     configuration. draws: of users for the intervals, None = as configured. baselines: measured beside the run.
-    insight: look at the importance of inputs and the use of experts too.
+    insight: look at the importance of inputs and the use of experts too. compared: rows that the inputs of the
+    window are compared with, for their drift.
     """
 
     window: Window
@@ -48,6 +51,7 @@ class Question:
     draws: int | None = None
     baselines: Sequence[Baseline] = ()
     insight: bool = False
+    compared: EncodedDataset | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Evaluation:
     curves: Mapping[str, Curves] = field(default_factory=dict)
     gates: tuple[GateUse, ...] = ()
     importance: tuple[Importance, ...] = ()
+    drift: Mapping[str, float] = field(default_factory=dict)
     coverage: float | None = None
     classes: tuple[ClassNumbers, ...] = ()
 
@@ -88,6 +93,7 @@ class Evaluation:
         return {
             "curves": {name: curves.as_dict() for name, curves in self.curves.items()},
             **({"importance": [asdict(one) for one in self.importance]} if self.importance else {}),
+            **({"drift": self.drift} if self.drift else {}),
             **({"gates": [asdict(one) for one in self.gates]} if self.gates else {}),
         }
 
@@ -122,6 +128,9 @@ def evaluate_run(
         result,
         gates=tuple(gate_use(predictor, sample)),
         importance=tuple(importance(predictor, sample, reporter)),
+        drift={}
+        if question.compared is None
+        else drift(predictor.encoder, sampled(question.compared), sample),
     )
 
 

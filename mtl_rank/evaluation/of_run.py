@@ -8,11 +8,15 @@ from pathlib import Path
 from mtl_rank.config import ProjectConfig
 from mtl_rank.data.cache import Prepared, prepared
 from mtl_rank.data.encoder import FeatureEncoder
+from mtl_rank.data.prepare import example_columns
 from mtl_rank.evaluation.baselines import fit_baselines
+from mtl_rank.evaluation.checks import DataChecks, check_data
 from mtl_rank.evaluation.evaluate import Evaluation, Question, evaluate_run, measured
 from mtl_rank.evaluation.scored import scored_rows
 from mtl_rank.evaluation.windows import EmptyWindow, Window, split_window
+from mtl_rank.features.ages import match_ages
 from mtl_rank.features.repository import FeatureRepository
+from mtl_rank.features.snapshot import snapshot_rows
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 from mtl_rank.runs import Run
@@ -80,7 +84,9 @@ def evaluate_test(
     """Measure a new run on the test window; not when the examples end before it."""
     config = run.config()
     models = fit_baselines(config.evaluation.baselines, config, data.encoder, data.train, reporter)
-    question = Question(split_window(config, "test"), config.examples, baselines=models, insight=True)
+    question = Question(
+        split_window(config, "test"), config.examples, baselines=models, insight=True, compared=data.train
+    )
     try:
         with tempfile.TemporaryDirectory(dir=run.folder) as folder:
             keep(
@@ -88,6 +94,30 @@ def evaluate_test(
             )
     except EmptyWindow as error:
         reporter.say(f"not evaluated: {error}")
+
+
+def check_project(
+    config: ProjectConfig, project: Path, repository: FeatureRepository, reporter: Reporter
+) -> DataChecks:
+    """Prepare the training data, or find it prepared, and look at it."""
+    return check_prepared(
+        config, project, repository, prepared(config, project, repository, reporter), reporter
+    )
+
+
+def check_prepared(
+    config: ProjectConfig, project: Path, repository: FeatureRepository, data: Prepared, reporter: Reporter
+) -> DataChecks:
+    """Look at prepared data, and at the ages of the feature rows that were matched."""
+    reporter.stage("match feature rows", None)
+    with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder:
+        columns = example_columns(config, repository)
+        before = config.split.test
+        path = Path(folder) / "examples.parquet"
+        snapshot = snapshot_rows(config.examples, project, columns, path, before=before)
+        ages = match_ages(repository, snapshot)
+    reporter.stage("check inputs", None)
+    return check_data(config, data.encoder, data.train, data.valid, ages)
 
 
 def keep(run: Run, result: Evaluation) -> None:

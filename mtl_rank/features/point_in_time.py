@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
@@ -63,6 +63,19 @@ class PointInTimeJoin:
     register: Register
     limits: Limits
     from_created: bool = False
+
+    def match_times(self) -> "PointInTimeJoin":
+        """The same join with one column per view instead of its features: the time of the matched row, null = none.
+
+        The column is called as messages call the view.
+        """
+
+        def timed(con: duckdb.DuckDBPyConnection, *, head: bool = False) -> Inputs:
+            inputs = self.register(con, head=head)
+            views = (replace(view, features=((view.timestamp, view.source.label),)) for view in inputs.views)
+            return Inputs(inputs.rows, tuple(views))
+
+        return PointInTimeJoin(self.engine, timed, self.limits, self.from_created)
 
     def schema(self) -> pa.Schema:
         """The columns of the result. Reads no rows."""

@@ -16,6 +16,7 @@ from feast.saved_dataset import SavedDatasetStorage
 from feast.types import from_feast_to_pyarrow_type
 
 from mtl_rank.errors import ConfigError, DataError
+from mtl_rank.features.point_in_time import PointInTimeJoin
 from mtl_rank.features.relations import first_line
 from mtl_rank.features.sql import Engine
 from mtl_rank.features.writes import Places, save, stage
@@ -125,6 +126,15 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
             schema = self._transformed_schema(schema)
             return pa.RecordBatchReader.from_batches(schema, self._transformed(schema, rows))
         return pa.RecordBatchReader.from_batches(schema, self._batches(rows))
+
+    def match_times(self, rows: int = 65536) -> Iterator[pa.RecordBatch]:
+        """The entity rows in order with, per view, the time of the feature row each of them got.
+
+        The columns are called as messages call the views: feature view 'NAME'. None for a job that is no join.
+        """
+        if isinstance(self._query, PointInTimeJoin):
+            with clear_errors():
+                yield from self._query.match_times().batches(rows)
 
     @property
     def full_feature_names(self) -> bool:

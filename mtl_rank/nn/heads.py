@@ -92,7 +92,13 @@ class Towers(nn.Module):
             self.cut_points.start_at(prior)
 
     def forward(self, x: Tensor, vectors: Tensor | None = None) -> Tensor:
-        found: Tensor = self.output(self.hidden(x))
+        hidden = self.hidden(x)
+        if self.training:
+            found: Tensor = self.output(hidden)
+        else:
+            # In bf16 a logit has 8 binary digits: many candidates of a user would have one score.
+            with torch.autocast(hidden.device.type, enabled=False):
+                found = self.output(hidden.float())
         logits = (found.squeeze(2) if self._one_each else found.flatten(1)[:, self._read]).float()
         if self.of_branches is not None and vectors is not None:
             logits = logits + self.of_branches(vectors).float()

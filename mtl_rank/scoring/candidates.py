@@ -11,7 +11,14 @@ import duckdb
 import numpy as np
 
 from mtl_rank.errors import ConfigError, DataError, did_you_mean
-from mtl_rank.features.snapshot import EVENT_TIMESTAMP, ROW_NUMBER, Snapshot, open_snapshot, snapshot_rows
+from mtl_rank.features.snapshot import (
+    EVENT_TIMESTAMP,
+    ROW_NUMBER,
+    SNAPSHOT_FORMAT,
+    Snapshot,
+    open_snapshot,
+    snapshot_rows,
+)
 from mtl_rank.features.sql import Engine, quote, quote_all
 from mtl_rank.scoring.ledger import Chunk
 
@@ -84,7 +91,7 @@ def snapshot_list(
         con.execute(
             f"COPY (SELECT {names}, row_number() OVER (ORDER BY {order}) - 1 AS {_NUMBER} "
             f"FROM (SELECT * FROM {_VIEW} WHERE {condition or 'TRUE'}) ORDER BY {_NUMBER}) "
-            "TO $out (FORMAT parquet, COMPRESSION zstd)",
+            f"TO $out ({SNAPSHOT_FORMAT})",
             {"out": str(checked)},
         )
     out.unlink()

@@ -1,43 +1,24 @@
-"""The work of a job: retrieve -> encode -> predict -> rank -> commit, one chunk after another."""
+"""The work of a job: score what is not in the table yet, push it, commit it, one chunk after another."""
 
-from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 
-import pyarrow as pa
-
-from mtl_rank.data.encoder import EncodedRows
-from mtl_rank.data.prepare import as_polars
-from mtl_rank.features.repository import FeatureRepository
-from mtl_rank.predict import Predictor
+from mtl_rank.errors import ScoresError
 from mtl_rank.progress import Reporter
-from mtl_rank.scoring.ledger import Chunk, Details
-from mtl_rank.scoring.measures import (
-    Doubles,
-    Measures,
-    count_cells,
-    count_missing,
-    stability_index,
-    views_of,
-)
-from mtl_rank.scoring.pipeline import Clock, ahead, each
-from mtl_rank.scoring.ranking import Ranking
+from mtl_rank.scoring.chunks import Engine
+from mtl_rank.scoring.ledger import Details
+from mtl_rank.scoring.measures import Measures, stability_index
+from mtl_rank.scoring.pipeline import Clock
+from mtl_rank.scoring.push import Push
 from mtl_rank.scoring.sinks import Sink
-from mtl_rank.scoring.sources import Piece, Source
+from mtl_rank.scoring.sources import Source
 
 
 def run_job(
-    predictor: Predictor,
-    repository: FeatureRepository,
-    source: Source,
-    ranking: Ranking | None,
-    sink: Sink,
-    reporter: Reporter,
-    clock: Clock,
+    engine: Engine, source: Source, sink: Sink, push: Push | None, reporter: Reporter, clock: Clock
 ) -> int:
-    """Predict and commit every chunk that is not in the table yet, then finish. Returns the candidates scored.
+    """Score and commit every chunk that is not in the table yet, then finish. Returns the candidates scored.
 
-    sink: has claimed the job. clock: is told how long each stage was busy.
+    sink: has claimed the job. push: where chunks go besides. clock: is told how long each stage was busy.
     """
     first = len(sink.committed)
     before = sum(chunk.rows for chunk in sink.committed.values())
@@ -45,80 +26,31 @@ def run_job(
         reporter.say(f"continuing after {before:,} of {source.rows:,} rows")
     reporter.stage("score", source.rows)
     done = before
-    stages = _Stages(predictor, repository, list(sink.schema.given), ranking, clock)
-    # Each `ahead` is a thread: while a chunk is written the next is predicted, its next encoded, and so on.
-    retrieved = ahead(clock.timed("retrieve", source.pieces(first)))
-    with closing(ahead(stages.chunks(ahead(each(stages.encode, retrieved))))) as scored:
+    with closing(engine.score(source.chunks[first:], clock)) as scored:
         for chunk, table, details in scored:
+            if push is not None:
+                # Before it is committed: a chunk in the table is a chunk in the view.
+                with clock("push"):
+                    push.write(table, {"run_id": sink.run_id, "job_id": sink.job_id})
             with clock("write"):
-                sink.commit(chunk, table, details)
+                sink.commit(chunk, table, {**details, "push": push.view if push else None})
             done += chunk.rows
             reporter.advance(done, clock.slowest())
     sink.finish(len(source.chunks), _finished(sink))
     return done - before
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """A piece on its way. chunk, last: of the piece. kept: its columns that go to the scores."""
-
-    chunk: Chunk
-    last: bool
-    kept: pa.Table
-    rows: EncodedRows
-    missing: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class _Stages:
-    """What happens to the rows of a job. columns: those of the scores table."""
-
-    predictor: Predictor
-    repository: FeatureRepository
-    columns: list[str]
-    ranking: Ranking | None
-    clock: Clock
-
-    def encode(self, piece: Piece) -> _Encoded:
-        with self.clock("encode"):
-            frame = as_polars(piece.table)
-            computed = {*self.predictor.outputs, *(self.ranking.columns if self.ranking else ())}
-            kept = piece.table.select([name for name in self.columns if name not in computed])
-            missing = count_missing(frame, views_of(self.repository))
-            rows = self.predictor.encoder.encode(frame, with_labels=False)
-            return _Encoded(piece.chunk, piece.last, kept, rows, missing)
-
-    def chunks(
-        self, pieces: Generator[_Encoded, None, None]
-    ) -> Generator[tuple[Chunk, pa.Table, Details], None, None]:
-        """The scores of whole chunks, with what the ledger shall keep of each."""
-        tables: list[pa.Table] = []
-        measured: list[Measures] = []
-        with closing(pieces):
-            for encoded in pieces:
-                with self.clock("predict"):
-                    found = self.predictor.predict_encoded(encoded.rows)
-                    table = encoded.kept
-                    for name, values in found.items():
-                        table = table.append_column(name, pa.array(values))
-                    tables.append(table)
-                    measured.append(self._measures(encoded, found))
-                if encoded.last:
-                    with self.clock("rank"):
-                        whole = pa.concat_tables(tables)
-                        table = self.ranking.apply(whole) if self.ranking else whole
-                    details = {"kept": table.num_rows, "measures": Measures.total(measured).as_dict()}
-                    yield encoded.chunk, table, details
-                    tables, measured = [], []
-
-    def _measures(self, encoded: _Encoded, found: Mapping[str, Doubles]) -> Measures:
-        config = self.predictor.config
-        cells = {
-            name: count_cells(found[name], kind == "binary")
-            for name, kind in config.outputs().items()
-            if name not in config.products()
-        }
-        return Measures(encoded.kept.num_rows, encoded.missing, cells)
+def check_pushed(sink: Sink, push: str | None) -> None:
+    """Raise ScoresError for a job whose chunks went elsewhere than `push`. sink: has claimed the job."""
+    if sink.finished:
+        state = sink.state()
+        before = {state.details.get("push")} if state and push else {push}
+    else:
+        before = {part.get("push") for part in sink.chunk_details()}
+    for other in before - {push}:
+        begun = f"pushed to {other}" if other else "not pushed"
+        now = "--replace the scores to push them all" if push else f"say --push {other} to continue"
+        raise ScoresError(f"job {sink.job_id} was here before, and its scores were {begun}: {now}")
 
 
 def _finished(sink: Sink) -> Details:

@@ -52,7 +52,7 @@ class ParquetSink:
         self.schema = schema
         self.job_id = job_id
         self.details = details or {}
-        self._run_id = run_id
+        self.run_id = run_id
         self._replace = replace
         self._patience = patience or Patience()
         self._folder = JobFolder(target.work / job_id)
@@ -136,7 +136,7 @@ class ParquetSink:
             con.execute(
                 f"COPY (SELECT {', '.join(given)}, $run AS run_id, $job AS job_id, now() AS scored_at FROM chunk) "
                 f"TO $out ({_FORMAT})",
-                {"run": self._run_id, "job": self.job_id, "out": str(path), "note": note},
+                {"run": self.run_id, "job": self.job_id, "out": str(path), "note": note},
             )
         self._committed[chunk.number] = (chunk, details or {})
         return True
@@ -188,7 +188,7 @@ class ParquetSink:
         self._let_go()
 
     def _note(self, **facts: Any) -> dict[str, Any]:
-        return {"job_id": self.job_id, "run_id": self._run_id, "replace": self._replace, **facts}
+        return {"job_id": self.job_id, "run_id": self.run_id, "replace": self._replace, **facts}
 
     def _claim(self) -> int:
         while True:

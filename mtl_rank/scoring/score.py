@@ -17,14 +17,24 @@ from mtl_rank.features.sql import interruptible
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 from mtl_rank.scoring.candidates import CandidateRules
+from mtl_rank.scoring.chunks import Engine, LocalEngine
 from mtl_rank.scoring.database import Patience
 from mtl_rank.scoring.expression import RankExpression
-from mtl_rank.scoring.job import run_job
+from mtl_rank.scoring.job import check_pushed, run_job
 from mtl_rank.scoring.ledger import Details
 from mtl_rank.scoring.pipeline import Clock
+from mtl_rank.scoring.push import open_push
 from mtl_rank.scoring.ranking import Ranking, check_columns
+from mtl_rank.scoring.ray_engine import (
+    Assignment,
+    Cluster,
+    RayEngine,
+    check_ray,
+    parts_folder,
+    remove_parts,
+)
 from mtl_rank.scoring.sinks import Sink, Target, open_sink
-from mtl_rank.scoring.sources import Source, Wanted, open_source
+from mtl_rank.scoring.sources import Features, Source, Wanted, open_source
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
 
 CHUNK_ROWS = 131_072
@@ -44,9 +54,12 @@ class ScoreOptions:
     per: the columns that make a key; () = the project's user_key, or the first join key.
     top_k: how many of each key are kept; None = all.
     allow_changed_features: score although the feature service is not as it was when the run was trained.
+    online: read the latest features from the online store, instead of those known at each row's time.
+    push: a feature view that the scores are written to as well; None = none.
+    cluster: score in tasks of Ray; None = in this process.
 
     Raises:
-        ConfigError: per or top_k without rank_by.
+        ConfigError: per or top_k without rank_by, or null keys kept where the online store is asked for them.
     """
 
     as_of: datetime | None = None
@@ -58,11 +71,20 @@ class ScoreOptions:
     per: tuple[str, ...] = ()
     top_k: int | None = None
     allow_changed_features: bool = False
+    online: bool = False
+    push: str | None = None
+    cluster: Cluster | None = None
 
     def __post_init__(self) -> None:
         if self.rank_by is None and (self.per or self.top_k is not None):
             option = "--top-k" if self.top_k is not None else "--per"
             raise ConfigError(f"{option} needs --rank-by: an expression such as ctr, or ctr * cvr ** 0.5")
+        if self.online and self.rules.null_keys == "keep":
+            raise ConfigError(
+                "--null-keys keep: the online store is asked by key; leave such rows out by drop"
+            )
+        if self.cluster is not None:
+            check_ray()
 
 
 @dataclass(frozen=True)
@@ -121,13 +143,16 @@ def score(
     ranking = _ranking(predictor, repository, options)
     clock = Clock()
     wanted = Wanted(options.rules, options.as_of, options.carry, ranking.per if ranking else (), CHUNK_ROWS)
+    features = Features(repository, options.online)
     with clock("candidates"):
-        source = open_source(candidates, project, repository, wanted, folder)
+        source = open_source(candidates, project, features, wanted, folder)
     if ranking:
         check_columns(ranking.expression, {**source.columns, **dict.fromkeys(predictor.outputs, "DOUBLE")})
+    schema = _schema(predictor, repository, source, options, ranking)
+    push = open_push(repository.store, options.push, schema) if options.push is not None else None
     sink = open_sink(
         target,
-        _schema(predictor, repository, source, options, ranking),
+        schema,
         run_id=predictor.run.id,
         job_id=_job_id(predictor, source, options, ranking),
         replace=options.replace,
@@ -137,11 +162,14 @@ def score(
     try:
         with interruptible(), sink:
             already_finished = sink.finished
-            written = (
-                0
-                if already_finished
-                else run_job(predictor, repository, source, ranking, sink, reporter, clock)
-            )
+            check_pushed(sink, options.push)
+            written = 0
+            if not already_finished:
+                engine = LocalEngine(source, features, predictor, tuple(schema.given), ranking)
+                folder = parts_folder(target.path.resolve(), sink.job_id)
+                chosen = _on_cluster(engine, options.cluster, folder) if options.cluster else engine
+                written = run_job(chosen, source, sink, push, reporter, clock)
+                remove_parts(folder)
     except KeyboardInterrupt:
         reporter.say(_how_to_continue(source, sink, options.as_of))
         raise
@@ -195,7 +223,23 @@ def _begun(source: Source, options: ScoreOptions) -> Details:
         "dropped": source.dropped,
         "as_of": options.as_of.isoformat() if options.as_of else None,
         "rank_by": options.rank_by,
+        "features": "online" if options.online else "offline",
+        "push": options.push,
     }
+
+
+def _on_cluster(local: LocalEngine, cluster: Cluster, folder: Path) -> Engine:
+    """The engine that scores in tasks what `local` would. folder: for what driver and workers share."""
+    folder.mkdir(exist_ok=True)
+    assignment = Assignment(
+        local.predictor.run.folder.resolve(),
+        local.predictor.bf16,
+        local.features.online,
+        local.source.moved(folder),
+        local.columns,
+        local.ranking,
+    )
+    return RayEngine(assignment, cluster, folder)
 
 
 def _refuse_changed_features(predictor: Predictor, repository: FeatureRepository) -> None:
@@ -224,12 +268,12 @@ def _how_to_continue(source: Source, sink: Sink, as_of: datetime | None) -> str:
 
 
 def _job_id(predictor: Predictor, source: Source, options: ScoreOptions, ranking: Ranking | None) -> str:
-    """A fingerprint of all that decides the table: weights, calibration, candidates with their times, options."""
+    """A fingerprint of all that decides the table: weights, calibration, precision, timed candidates, options."""
     run = predictor.run
     files = [file.read_bytes() for file in (run.weights, run.calibration) if file.exists()]
     model = [hashlib.sha256(content).hexdigest() for content in files]
-    facts = [run.id, model, source.rows, source.digest, CHUNK_ROWS, options.replace]
-    facts += [list(options.carry)]
+    facts = [run.id, model, source.rows, source.digest, CHUNK_ROWS, options.replace, options.online]
+    facts += [list(options.carry), predictor.bf16]
     if ranking:
         facts += [ranking.expression.text, list(ranking.per), ranking.top_k]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -49,7 +49,7 @@ class DuckDBSink:
     ) -> None:
         self._target = target
         self.schema = schema
-        self._run_id = run_id
+        self.run_id = run_id
         self.job_id = job_id
         self._replace = replace
         self._patience = patience or Patience()
@@ -125,7 +125,7 @@ class DuckDBSink:
             if self._is_committed(chunk):
                 return False
             self._insert(con, table)
-            self._ledger.add(con, self.job_id, self._run_id, chunk, me, details or {})
+            self._ledger.add(con, self.job_id, self.run_id, chunk, me, details or {})
             return True
 
         written = self._database.transact(write)
@@ -210,7 +210,7 @@ class DuckDBSink:
             self._ledger.forget_chunks(con, self.job_id)
         if existing is None:
             create_table(con, self._destination, self.schema.columns)
-        self._ledger.take(con, self.job_id, self._run_id, self._replace, me, self.details)
+        self._ledger.take(con, self.job_id, self.run_id, self._replace, me, self.details)
         return False, self._ledger.chunks(con, self.job_id)
 
     def _refuse_misfit(self, con: duckdb.DuckDBPyConnection) -> None:
@@ -248,7 +248,7 @@ class DuckDBSink:
         con.execute(
             f"INSERT INTO {quote(self._destination)} ({given}, run_id, job_id, scored_at) "
             f"SELECT {given}, ?, ?, now() FROM {quote(source)}",
-            [self._run_id, self.job_id],
+            [self.run_id, self.job_id],
         )
         con.unregister(source)
 

@@ -22,6 +22,7 @@ Target = ScoresTarget | ParquetTarget
 class Sink(Protocol):
     """Takes the chunks of one job, each exactly once; `DuckDBSink` says what the methods promise."""
 
+    run_id: str
     job_id: str
     schema: ScoresSchema
     details: Details

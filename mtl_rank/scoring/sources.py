@@ -4,20 +4,23 @@ Either way a job is a fixed sequence of chunks, and any chunk can be made anew w
 """
 
 import glob
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import pyarrow as pa
 
 from mtl_rank.data.prepare import serving_columns
 from mtl_rank.errors import ConfigError, DataError, did_you_mean
 from mtl_rank.features.entity_rows import read_rows
+from mtl_rank.features.online import read_online, retrieve_online
 from mtl_rank.features.repository import FeatureRepository
-from mtl_rank.features.retrieval import check_retrieval, retrieve
-from mtl_rank.features.snapshot import EVENT_TIMESTAMP, ROW_NUMBER, Snapshot, open_snapshot
+from mtl_rank.features.retrieval import check_retrieval, read_rows_of, retrieve
+from mtl_rank.features.snapshot import EVENT_TIMESTAMP, ROW_NUMBER, SNAPSHOT_FORMAT, Snapshot, open_snapshot
 from mtl_rank.features.sql import Engine, quote
 from mtl_rank.scoring.candidates import (
     CandidateRules,
@@ -26,6 +29,7 @@ from mtl_rank.scoring.candidates import (
     snapshot_list,
 )
 from mtl_rank.scoring.ledger import Chunk
+from mtl_rank.scoring.publish import appearing
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _PAIRS_PER_ROW_OF_A_CHUNK = 8
@@ -37,6 +41,27 @@ class Pairs:
 
     users: Any
     items: Any
+
+
+@dataclass(frozen=True)
+class Features:
+    """Where the features of rows are read. online: the latest from the online store, instead of those of their time."""
+
+    repository: FeatureRepository
+    online: bool = False
+
+    def of(self, snapshot: Snapshot, first_row: int = 0, last_row: int | None = None) -> pa.RecordBatchReader:
+        """Some rows of a snapshot with their features, in their order."""
+        read = retrieve_online if self.online else retrieve
+        return read(self.repository, snapshot, first_row=first_row, last_row=last_row)
+
+    def check(self, snapshot: Snapshot) -> None:
+        """Raise MtlRankError for rows that do not fit, where that can be told without reading all."""
+        if not self.online:
+            check_retrieval(self.repository, snapshot)
+            return
+        for batch in read_rows_of(snapshot, last_row=1):
+            read_online(self.repository, pa.Table.from_batches([batch]))
 
 
 @dataclass(frozen=True)
@@ -82,27 +107,27 @@ class Source(Protocol):
     @property
     def chunks(self) -> Sequence[Chunk]: ...
 
-    def pieces(self, first: int) -> Iterator[Piece]:
-        """The chunks from number `first` on with their features, a piece of at most `chunk_rows` rows at a time."""
+    def pieces(self, features: Features, chunks: Sequence[Chunk]) -> Iterator[Piece]:
+        """Chunks that follow each other, with their features, a piece of at most `chunk_rows` rows at a time."""
+
+    def moved(self, folder: Path) -> "Source":
+        """The same rows, their files copied into a folder."""
 
 
-def open_source(
-    rows: Any, project: Path, repository: FeatureRepository, wanted: Wanted, folder: Path
-) -> Source:
+def open_source(rows: Any, project: Path, features: Features, wanted: Wanted, folder: Path) -> Source:
     """Copy candidates or `Pairs` into `folder` and check them.
 
     Raises:
         DataError: a column is missing, there are no rows, or a row breaks a rule that is `error`.
     """
     make = _pairs if isinstance(rows, Pairs) else _candidates
-    return make(rows, project, repository, wanted, folder)
+    return make(rows, project, features, wanted, folder)
 
 
 @dataclass(frozen=True)
 class _Candidates:
     """A list of rows, read by one retrieval."""
 
-    repository: FeatureRepository
     snapshot: Snapshot
     dropped: int
     chunks: Sequence[Chunk]
@@ -120,18 +145,21 @@ class _Candidates:
     def columns(self) -> Mapping[str, str]:
         return self.snapshot.columns
 
-    def pieces(self, first: int) -> Iterator[Piece]:
-        chunks = self.chunks[first:]
+    def pieces(self, features: Features, chunks: Sequence[Chunk]) -> Iterator[Piece]:
         if chunks:
-            batches = retrieve(self.repository, self.snapshot, first_row=chunks[0].first_row)
+            end = chunks[-1].first_row + chunks[-1].rows
+            last_row = None if end == self.rows else end
+            batches = features.of(self.snapshot, chunks[0].first_row, last_row)
             yield from _cut(batches, chunks, self.piece_rows)
+
+    def moved(self, folder: Path) -> "_Candidates":
+        return replace(self, snapshot=_copied(self.snapshot, folder))
 
 
 @dataclass(frozen=True)
 class _Pairs:
     """Each chunk is some users with all items; its pairs are written, retrieved and forgotten before the next."""
 
-    repository: FeatureRepository
     users: Snapshot
     items: Snapshot
     dropped: int
@@ -151,15 +179,20 @@ class _Pairs:
     def columns(self) -> Mapping[str, str]:
         return {**self.items.columns, **self.users.columns}
 
-    def pieces(self, first: int) -> Iterator[Piece]:
-        for chunk in self.chunks[first:]:
+    def pieces(self, features: Features, chunks: Sequence[Chunk]) -> Iterator[Piece]:
+        for chunk in chunks:
             snapshot = self.block(chunk)
-            yield from _cut(retrieve(self.repository, snapshot), [chunk], self.piece_rows)
+            yield from _cut(features.of(snapshot), [chunk], self.piece_rows)
             snapshot.path.unlink()
+
+    def moved(self, folder: Path) -> "_Pairs":
+        users, items = _copied(self.users, folder), _copied(self.items, folder)
+        return replace(self, users=users, items=items, folder=folder)
 
     def block(self, chunk: Chunk) -> Snapshot:
         """The pairs of a chunk, a user's all together."""
-        out = self.folder / f"pairs-{chunk.number}.parquet"
+        # Two processes of a cluster may be at one chunk.
+        out = self.folder / f"pairs-{chunk.number}-{uuid4().hex}.parquet"
         number = quote(ROW_NUMBER)
         of_items = [name for name in self.items.columns if name not in (ROW_NUMBER, EVENT_TIMESTAMP)]
         select = [f"u.{quote(name)}" for name in self.users.columns if name != ROW_NUMBER]
@@ -171,7 +204,7 @@ class _Pairs:
             con.execute(
                 f"COPY (SELECT {', '.join(select)}, (u.{number} - $first) * $items + i.{number} AS {number} "
                 f"FROM u, i WHERE u.{number} >= $first AND u.{number} < $last ORDER BY u.{number}, i.{number}) "
-                "TO $out (FORMAT parquet, COMPRESSION zstd)",
+                f"TO $out ({SNAPSHOT_FORMAT})",
                 {
                     "first": first,
                     "last": first + chunk.rows // self.items.rows,
@@ -182,9 +215,8 @@ class _Pairs:
         return open_snapshot(out, "the pairs")
 
 
-def _candidates(
-    rows: Any, project: Path, repository: FeatureRepository, wanted: Wanted, folder: Path
-) -> _Candidates:
+def _candidates(rows: Any, project: Path, features: Features, wanted: Wanted, folder: Path) -> _Candidates:
+    repository = features.repository
     found = snapshot_list(
         rows,
         project,
@@ -196,12 +228,13 @@ def _candidates(
         wanted.as_of,
         sort=wanted.per,
     )
-    check_retrieval(repository, found.snapshot)
+    features.check(found.snapshot)
     chunks = _chunks(found.snapshot, wanted.per, wanted.chunk_rows)
-    return _Candidates(repository, found.snapshot, found.dropped, chunks, wanted.chunk_rows)
+    return _Candidates(found.snapshot, found.dropped, chunks, wanted.chunk_rows)
 
 
-def _pairs(rows: Pairs, project: Path, repository: FeatureRepository, wanted: Wanted, folder: Path) -> _Pairs:
+def _pairs(rows: Pairs, project: Path, features: Features, wanted: Wanted, folder: Path) -> _Pairs:
+    repository = features.repository
     columns = wanted.columns(repository)
     of_users, of_items = _columns_of(rows.users, project), _columns_of(rows.items, project)
     both = [name for name in columns if name in of_users and name in of_items]
@@ -237,11 +270,20 @@ def _pairs(rows: Pairs, project: Path, repository: FeatureRepository, wanted: Wa
         for some in _chunks(users.snapshot, wanted.per, users_at_once)
     ]
     dropped = users.dropped + items.dropped
-    pairs = _Pairs(repository, users.snapshot, items.snapshot, dropped, chunks, wanted.chunk_rows, folder)
+    pairs = _Pairs(users.snapshot, items.snapshot, dropped, chunks, wanted.chunk_rows, folder)
     of_one_user = pairs.block(Chunk(0, 0, count))
-    check_retrieval(repository, of_one_user)
+    features.check(of_one_user)
     of_one_user.path.unlink()
     return pairs
+
+
+def _copied(snapshot: Snapshot, folder: Path) -> Snapshot:
+    """A copy that appears whole; one that is there already holds the same rows."""
+    path = folder / f"rows-{snapshot.digest}.parquet"
+    if not path.exists():
+        with appearing(path) as partial:
+            shutil.copyfile(snapshot.path, partial)
+    return replace(snapshot, path=path)
 
 
 def _chunks(snapshot: Snapshot, per: Sequence[str], size: int) -> list[Chunk]:

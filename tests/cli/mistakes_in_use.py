@@ -80,6 +80,8 @@ OPTIONS = (
     Case("shop with source", "init new --source data", ("--source", "shop")),
 )
 
+WITHOUT_LABEL = "SELECT * RENAME (clicked AS click) FROM 'data/impressions.parquet'"
+
 RUNS = (
     Case("no run", "evaluate", ("runs", "mtlrank train")),
     Case("no run to score with", ("score", *TO_FILE), ("runs", "mtlrank train")),
@@ -117,6 +119,12 @@ FINISHED_RUN = (
     Case("unknown split", "evaluate --split tset", ("--split", "'tset'", "'test'")),
     Case("examples missing", "evaluate --examples data/gone.parquet", ("gone.parquet",)),
     Case("examples without label", f"evaluate --examples {CANDIDATES}", (CANDIDATES, "'position'")),
+    Case("labels missing", ("evaluate", "--examples", WITHOUT_LABEL), ("'clicked'", "'click'")),
+    Case("unknown slice", "evaluate --by positon", ("--by", "positon", "'position'")),
+    Case("unknown run to report on", "report 2019", ("'2019'",)),
+    Case("report on damaged numbers", "report", ("metrics.json",), of_run("metrics.json", b"{")),
+    Case("one run to compare", "compare 20", ("compare", "two or more")),
+    Case("unknown run to compare", "compare 20 2019", ("'2019'",)),
     Case(
         "registry gone",
         "evaluate",

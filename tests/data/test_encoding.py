@@ -182,6 +182,7 @@ def paths(node, path=()):
 
 
 OPTIONAL = {"options", "tasks"}  # what pydantic fills with defaults
+DEFAULTED = {"at_scoring", "classes", "rates"}  # what every input or target has without it
 
 
 def test_an_edited_document_is_refused(saved):
@@ -191,9 +192,7 @@ def test_an_edited_document_is_refused(saved):
     for path in paths(whole):
         *parents, last = path
         for edit in ("remove", "replace"):
-            if edit == "remove" and (
-                OPTIONAL & set(parents) or isinstance(last, int) or last == "at_scoring"
-            ):
+            if edit == "remove" and (OPTIONAL & set(parents) or isinstance(last, int) or last in DEFAULTED):
                 continue
             edited = json.loads(json.dumps(whole))
             node = edited

@@ -189,7 +189,7 @@ def test_configuration_names_methods_and_tasks():
     for text, message in [
         ("{method: plat}", "calibration.method"),
         ("{tasks: {crt: platt}}", "did you mean 'ctr'"),
-        ("{tasks: {dwell: platt}}", "only probabilities are calibrated"),
+        ("{tasks: {dwell: platt}}", "only binary tasks are calibrated"),
     ]:
         with pytest.raises(ConfigError, match=message):
             parse_config(CONFIG % text, "mtlrank.yaml")

@@ -242,6 +242,50 @@ def test_one_job_started_twice_is_written_once(shell: Shell, expected: pl.DataFr
     assert scores_of(path).equals(expected)
 
 
+@pytest.mark.slow
+def test_racing_jobs_of_which_one_is_killed_end_with_each_candidate_once(
+    shell: Shell, undisturbed: tuple[pl.DataFrame, float], tmp_path: Path
+) -> None:
+    random = Random(29)
+    expected, seconds = undisturbed
+    for number in range(8):
+        path = tmp_path / f"{number}.duckdb"
+        # The same job twice: whoever is left takes it over from the other and ends it.
+        killed = {
+            "arguments": score(path),
+            "signal": signal.SIGKILL,
+            "delay": random.uniform(0, 1.5) * seconds,
+        }
+        _, left = shell.at_once(killed, {"arguments": score(path)})
+        assert left["code"] == 0, left
+        assert scores_of(path).equals(expected)
+
+
+@pytest.mark.slow
+def test_different_jobs_killed_on_one_file_end_with_each_candidate_once(
+    shell: Shell, undisturbed: tuple[pl.DataFrame, float], tmp_path: Path
+) -> None:
+    random = Random(31)
+    expected, seconds = undisturbed
+    for number in range(4):
+        path = tmp_path / f"{number}.duckdb"
+        jobs = [score(path), score(path, "--as-of", "2026-03-31T09:00")]
+        shell.at_once(
+            *(
+                {"arguments": job, "signal": signal.SIGKILL, "delay": random.uniform(0.3, 1.5) * seconds}
+                for job in jobs
+            )
+        )
+        assert_whole_chunks(path)
+        for outcome in shell.at_once(*({"arguments": job} for job in jobs)):
+            assert outcome["code"] == 0, outcome
+        table = scores_of(path)
+        assert table.height == 2 * CANDIDATES
+        parts = table.partition_by("event_timestamp")
+        own = next(part for part in parts if part["event_timestamp"][0] == expected["event_timestamp"][0])
+        assert own.equals(expected)
+
+
 def test_a_reader_gets_in_within_a_second_and_sees_whole_chunks(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "scores.duckdb"
     seen, over = [], Event()

@@ -75,6 +75,22 @@ def test_chunks_change_no_bit(loaded, seed):
         assert np.concatenate([part[name] for part in parts]).tobytes() == values.tobytes()
 
 
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_in_bf16_chunks_change_no_bit_and_scores_stay_apart(name, tmp_path):
+    run, encoder, _ = run_of(tmp_path, config_of(model=CONFIGS[name]))
+    exact, rounded = Predictor.load(run), Predictor.load(run, bf16=True)
+    rows = encoder.encode(CANDIDATES, with_labels=False)
+    logits = rounded.logits(rows)
+    parts = [encoder.encode(part, with_labels=False) for part in (CANDIDATES[:1000], CANDIDATES[1000:])]
+    assert np.concatenate([rounded.logits(part) for part in parts]).tobytes() == logits.tobytes()
+    # Rounded to 8 binary digits within, but not at the end: far fewer rows have equal logits than that would give.
+    expected = exact.logits(rows)
+    assert 0 < np.abs(logits - expected).max() < 0.05 * np.abs(expected).max()
+    for task in range(logits.shape[1]):
+        rounded_at_the_end = torch.from_numpy(expected[:, task]).bfloat16().unique()
+        assert len(np.unique(logits[:, task])) > 1.2 * len(rounded_at_the_end)
+
+
 def test_company_and_order_change_no_bit(loaded):
     predictor, _, _ = loaded
     whole = predictor.predict(CANDIDATES)

@@ -94,10 +94,10 @@ def test_a_run_is_what_the_design_promises_and_holds_no_pickle(trained: Path) ->
     names = {path.name for path in run.folder.iterdir()}
     assert names - {"lock"} == {
         *("run.json", "config.yaml", "features.json", "metrics.json", "evaluation.json"),
-        *("history.csv", "model.safetensors", "encoder"),
+        *("history.csv", "model.safetensors", "encoder", "checks.json", "report.html"),
     }
     files = [path for path in run.folder.rglob("*") if path.is_file() and path.name != "lock"]
-    assert {path.suffix for path in files} <= {".json", ".yaml", ".csv", ".safetensors", ".parquet"}
+    assert {path.suffix for path in files} <= {".json", ".yaml", ".csv", ".safetensors", ".parquet", ".html"}
     for path in files:
         assert not zipfile.is_zipfile(path)
         with pytest.raises((ValueError, UnicodeDecodeError)):

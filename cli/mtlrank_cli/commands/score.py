@@ -87,6 +87,25 @@ def command(
             help="Score although the feature service is not as it was when the run was trained.",
         ),
     ] = False,
+    features: Annotated[
+        str,
+        typer.Option(
+            help="offline: as known at each candidate's time. online: the latest of the online store."
+        ),
+    ] = "offline",
+    push: Annotated[
+        str | None,
+        typer.Option(help="A feature view that the scores are written back to, offline and online."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: chunks in tasks of Ray (pip install 'mtl-rank[ray]').")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="With --engine ray: a cluster.", show_default="this machine")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="With --engine ray: tasks at a time.", show_default="one per core")
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time went.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -114,6 +133,11 @@ def command(
             per=_names(per),
             top_k=top_k,
             allow_changed_features=allow_changed_features,
+            features=features,
+            push=push,
+            engine=engine,
+            address=address,
+            workers=workers,
             reporter=reporter,
         )
     if as_json:

@@ -66,6 +66,8 @@ def command(
     if "test" in metrics:
         print_evaluation(metrics["test"], metrics.get("baselines", {}).get("test"))
     print_line(f"run: {run.folder}")
+    if run.report.exists():
+        print_line(f"report: {run.report}")
 
 
 def _overrides(
