@@ -264,6 +264,13 @@ class ProjectConfig(Section):
             if task.has_classes
         }
 
+    def task_of(self, output: str) -> str:
+        """The task that an output belongs to; of a chain product the last one of the chain."""
+        for name, columns in self.class_columns().items():
+            if output in columns:
+                return name
+        return self.products().get(output, (output,))[-1]
+
     def outputs(self) -> dict[str, Literal["binary", "regression"]]:
         """Every output that is predicted, measured and scored, in order, and whether it is a probability or a value.
 

@@ -9,6 +9,9 @@ import polars as pl
 import pytest
 from harness import Outcome, mtlrank, set_keys
 
+from mtl_rank.evaluation.compare import _shared
+from mtl_rank.runs import find_run
+
 LEARNING = {"epochs": 4, "batch_size": 32, "embedding_l2": 0.01}
 STARS = (1, 2, 3, 5)
 OUTPUTS = ["ctr", "stars", *(f"stars_{k}" for k in STARS), "place_top", "place_middle", "place_below"]
@@ -62,6 +65,16 @@ def test_each_class_is_measured_as_an_output_and_all_together(trained: Outcome) 
     assert stars["spearman"] == pytest.approx(test["tasks"]["stars"]["spearman"])
     assert stars["rows"] == test["tasks"]["stars"]["rows"] == test["tasks"]["ctr"]["positives"]
     assert place["kappa"] is None
+
+
+def test_the_report_shows_them_and_runs_with_them_can_be_compared(shop: Path, trained: Outcome) -> None:
+    run = find_run(shop)
+    page = run.report.read_text(encoding="utf-8")
+    assert "One class of stars." in page
+    stars = trained.document["metrics"]["test"]["classes"]["stars"]
+    assert f"{stars['kappa']:.4f}" in page
+    configs = [run.config(), run.config({"tasks.place.classes": ["top", "middle", "below", "else"]})]
+    assert list(_shared(configs)) == [name for name in OUTPUTS if not name.startswith("place")]
 
 
 def test_the_tables_show_the_classes(shop: Path, trained: Outcome) -> None:

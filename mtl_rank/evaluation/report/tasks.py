@@ -32,9 +32,12 @@ def _meaning(found: ReportFacts, name: str, numbers: Mapping[str, Any]) -> str:
     if chain is not None:
         about = f"The product {' × '.join(chain)}, on every row."
     else:
-        task = found.config.tasks[name]
+        owner = found.config.task_of(name)
+        task = found.config.tasks[owner]
         where = f"on rows where {found.config.tasks[task.given].label} is 1" if task.given else "on every row"
         about = f"Column {task.label}, {where}."
+        if name != owner:
+            about = f"One class of {owner}. {about}"
     before = numbers.get("uncalibrated")
     if before:
         about += (
