@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,8 +145,8 @@ def tuned_lambdas(
     if (row := done.get(key)) is None:
         print(f"  tune {data.name}: {trials} trials", flush=True)
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            for future in [pool.submit(tuned, data, trials, common) for _ in range(jobs)]:
-                future.result()
+            # One of them may end while nothing is finished yet: what counts is what all of them leave.
+            wait([pool.submit(tuned, data, trials, common) for _ in range(jobs)])
         row = {"lambdas": tuned(data, trials, common)}
         done.add(key, row)
     lambdas: dict[str, float] = row["lambdas"]

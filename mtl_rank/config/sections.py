@@ -266,6 +266,11 @@ class ProjectConfig(Section):
             if task.has_classes
         }
 
+    def task_of(self, output: str) -> str:
+        """The task that an output is of: itself, that of a class, the last one of a chain."""
+        classes = {column: name for name, columns in self.class_columns().items() for column in columns}
+        return self.products().get(output, (classes.get(output, output),))[-1]
+
     def outputs(self) -> dict[str, Literal["binary", "regression"]]:
         """Every output that is predicted, measured and scored, in order, and whether it is a probability or a value.
 

@@ -134,11 +134,12 @@ def _labels(config: ProjectConfig) -> str:
 def _shared(configs: Sequence[ProjectConfig]) -> dict[str, Kind]:
     """Outputs that mean the same in every run: the same labels along the same chain."""
 
-    def meaning(config: ProjectConfig, name: str) -> list[tuple[str, str]]:
-        chain = config.products().get(name, (name,))
+    def meaning(config: ProjectConfig, name: str) -> list[tuple[object, ...]]:
+        chain = config.products().get(name, (config.task_of(name),))
         task = config.tasks[chain[0]]
         above = [] if task.given is None else meaning(config, task.given)
-        return [*above, *((config.tasks[one].label, config.tasks[one].kind) for one in chain)]
+        tasks = [config.tasks[one] for one in chain]
+        return [*above, *((one.label, one.kind, one.classes) for one in tasks)]
 
     kinds = [outputs_of(config) for config in configs]
     return {

@@ -154,7 +154,7 @@ def _by_number(
     y, x = labels[defined], values[defined]
     if len(y) < _FEWEST:
         return None
-    if kind == "regression":
+    if kind != "binary":
         rho = metrics.spearman(y, x)
         return None if rho is None else Alone(abs(rho), None)
     auc = metrics.auc(y, x)

@@ -494,10 +494,14 @@ def test_ctrl_c_during_a_query_is_what_it_is_elsewhere(target):
     endless = "SELECT count(*) FROM range(1_000_000_000_000) AS t(i) WHERE i % 7 = 3"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+
+    def work(con):
+        timer.start()
+        con.execute(endless)
+
     try:
         with pytest.raises(KeyboardInterrupt):
-            Database(target.path, Patience()).transact(lambda con: con.execute(endless).fetchall())
+            Database(target.path, Patience()).transact(work)
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)

@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 from harness import Outcome, mtlrank, set_keys
 
+from mtl_rank.runs import find_run
+
 LEARNING = {"epochs": 4, "batch_size": 32, "embedding_l2": 0.01}
 STARS = (1, 2, 3, 5)
 OUTPUTS = ["ctr", "stars", *(f"stars_{k}" for k in STARS), "place_top", "place_middle", "place_below"]
@@ -107,6 +109,17 @@ def test_inspect_and_tune_know_classes(shop: Path, trained: Outcome) -> None:
     )
     assert tuned.code == 0, tuned.err
     assert set(tuned.document["alone"]) == {"ctr", "place"}
+
+
+def test_the_report_and_the_comparison_know_classes(shop: Path, trained: Outcome) -> None:
+    report = mtlrank("report", cwd=shop)
+    assert report.code == 0, report.err
+    assert "Class 5 of column stars, on rows where clicked is 1." in find_run(shop).report.read_text()
+    first = trained.document["run"]
+    other = mtlrank("train", "--json", "--set", "fit.epochs=1", cwd=shop).document["run"]
+    compared = mtlrank("compare", first, other, "--json", cwd=shop)
+    assert compared.code == 0, compared.err
+    assert {one["output"] for one in compared.document["metrics"]} == set(OUTPUTS)
 
 
 def test_a_label_that_is_no_class_is_refused(shop: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The head of a report: how good the run is, what it is better than, and what is wrong with its data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtl_rank.evaluation.report.facts import ReportFacts
@@ -94,12 +94,22 @@ def _numbers(found: ReportFacts) -> Html:
                 rows.append([model, others.get(name, {}).get("rmse"), *[""] * 6])
                 css.append("baseline")
         parts.append(table(header, rows, css))
+    parts += _classes_table(found)
     note = (
         "95 %: interval over draws of users. GAUC: AUC within a user, by impressions. NE: log loss over that of "
         "the base rate, below 1 is better than the rate. Calibration: mean prediction over mean label. ECE: mean "
         "gap between predicted and observed rate in 20 bins."
     )
     return element("div", *parts, element("p", note, css="note"), css="card numbers")
+
+
+def _classes_table(found: ReportFacts) -> Iterator[Html]:
+    """Tasks with more than two classes, all classes together; each by itself is an output above."""
+    classes = found.measured.get("classes", {})
+    if classes:
+        header = ("all classes", "NE", "AUC", "accuracy", "kappa", "Spearman", "log loss", "classes", "rows")
+        keys = ("ne", "auc", "accuracy", "kappa", "spearman", "log_loss", "classes", "rows")
+        yield table(header, [(name, *(one[key] for key in keys)) for name, one in classes.items()])
 
 
 def _binary_table(found: ReportFacts, binary: Mapping[str, Mapping[str, Any]]) -> Html:

@@ -32,9 +32,11 @@ def _meaning(found: ReportFacts, name: str, numbers: Mapping[str, Any]) -> str:
     if chain is not None:
         about = f"The product {' × '.join(chain)}, on every row."
     else:
-        task = found.config.tasks[name]
+        task = found.config.tasks[found.config.task_of(name)]
         where = f"on rows where {found.config.tasks[task.given].label} is 1" if task.given else "on every row"
         about = f"Column {task.label}, {where}."
+        if name in (columns := found.config.class_columns().get(found.config.task_of(name), ())):
+            about = f"Class {task.classes[columns.index(name)]} of column {task.label}, {where}."
     before = numbers.get("uncalibrated")
     if before:
         about += (
