@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow lint format bench-retrieval bench-train bench-score bench-quality bench-balance bench-mmoe-paper wheel clean
+.PHONY: help demo test test-slow lint format bench-retrieval bench-train bench-score bench-quality bench-balance bench-models bench-sweeps bench-mmoe-paper wheel clean
 
 help:
 	@echo "make demo             train, evaluate and score the demo shop"
@@ -17,6 +17,8 @@ help:
 	@echo "make bench-score      batch scoring against torch-rechub's predict and the forward pass"
 	@echo "make bench-quality    the quality tables of docs/quality.md"
 	@echo "make bench-balance    weightings and aggregators, the tables of docs/balance.md"
+	@echo "make bench-models     every model of the zoo, torch-rechub and trees: the tables of docs/models.md"
+	@echo "make bench-sweeps     what teams ask about models: the tables and charts of docs/tuning.md"
 	@echo "make bench-mmoe-paper the MMoE paper's synthetic experiment, and its chart"
 	@echo "make wheel            build the wheel into dist/"
 
@@ -61,6 +63,12 @@ bench-quality: $(READY)
 
 bench-balance: $(READY)
 	$(PY) benchmarks/balance.py
+
+bench-models: $(READY)
+	$(PY) benchmarks/models.py $(BENCH)
+
+bench-sweeps: $(READY)
+	$(PY) benchmarks/sweeps.py $(BENCH)
 
 bench-mmoe-paper: $(READY)
 	$(PY) benchmarks/mmoe_paper.py

@@ -1,23 +1,22 @@
 """Quality with default settings: KuaiRand (mean of seeds, live against frozen counts) and the simulated shop.
 
-Prints the tables of docs/quality.md. Usage: python benchmarks/quality.py [--seeds 3] [--shop-rows 500000]
+Prints the tables of docs/quality.md.
+Usage: python benchmarks/quality.py [--seeds 3] [--shop-rows 500000] [--preset best]
 """
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trainings import kuairand_project, kuairand_source, shop_project
 
 import mtl_rank as mr
-from mtl_rank.datasets.projects import create_project
-from mtl_rank.datasets.shop import simulate_shop
+from mtl_rank.config import parse_settings, preset
 from mtl_rank.progress import Silent
 from mtl_rank.runs import Run
 
-ROOT = Path(__file__).resolve().parents[1]
 KUAIRAND_TASKS = ["ctr", "cvr", "like"]
 SERVICES = ["ranking_frozen_v1", "ranking_mixed_v1", "ranking_live_v1"]
 
@@ -31,8 +30,7 @@ class Say(Silent):
 
 def kuairand(source: Path, seeds: int, settings: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder) / "kuairand"
-        create_project(project, "kuairand", source, Silent())
+        project = kuairand_project(Path(folder) / "kuairand", source)
         for service in SERVICES:
             runs = []
             for seed in range(1, seeds + 1):
@@ -65,10 +63,7 @@ def _validation(project: Path, runs: list[Run]) -> str:
 
 def shop(rows: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder) / "shop"
-        create_project(project, "shop", None, Silent())
-        summary = simulate_shop(project / "data", rows, seed=7)
-        print(f"shop of {rows:,} impressions simulated in {summary.seconds:.0f} s", flush=True)
+        project = shop_project(Path(folder) / "shop", rows)
         run = mr.train(project, ["ctr", "cvr"], None, Say())
         print(f"\n### Shop, {rows:,} impressions, seed 7\n")
         print("| output | test AUC | attainable | share of the way from 0.5 | NE | calibration |")
@@ -89,15 +84,14 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], help="settings for KuaiRand, as in mtlrank train"
     )
+    parser.add_argument("--preset", help="settings for KuaiRand by name, as in mtlrank train")
     options = parser.parse_args()
-    source = Path(os.environ.get("MTLRANK_KUAIRAND", ROOT.parent / "shared" / "kuairand"))
-    if options.only != "shop":
-        if source.is_dir():
-            from mtl_rank.config import parse_settings
-
-            kuairand(source, options.seeds, parse_settings(options.set))
-        else:
-            print(f"KuaiRand is not at {source}: skipped (set MTLRANK_KUAIRAND)")
+    if options.only != "shop" and (source := kuairand_source()) is not None:
+        kuairand(
+            source,
+            options.seeds,
+            {**(preset(options.preset) if options.preset else {}), **parse_settings(options.set)},
+        )
     if options.only != "kuairand":
         shop(options.shop_rows)
 

@@ -1,4 +1,4 @@
-"""train, tune, evaluate, inspect, score: what the Python API and the command line call."""
+"""train, tune, evaluate, inspect, export, score: what the Python API and the command line call."""
 
 import os
 import shutil
@@ -35,6 +35,9 @@ from mtl_rank.evaluation.of_run import (
 )
 from mtl_rank.evaluation.scored import run_of_scores
 from mtl_rank.evaluation.windows import Window, split_window
+from mtl_rank.exporting.export import Exported, check_destination, real_rows
+from mtl_rank.exporting.export import export as export_rows
+from mtl_rank.exporting.formats import format_named
 from mtl_rank.features.definitions import DEFINITIONS, fingerprint, service_definitions
 from mtl_rank.features.repository import FeatureRepository, open_repository
 from mtl_rank.features.schema import FeatureSchema
@@ -368,6 +371,29 @@ def inspect(
             rows,
             shown,
         )
+
+
+def export(
+    project: Path | str,
+    run: str | None = None,
+    format: str = "onnx",
+    to: Path | str | None = None,
+    reporter: Reporter | None = None,
+) -> Exported:
+    """Write a finished run as one file that takes encoded rows and gives its predictions, the encoder beside it.
+
+    format: `onnx` (extra `onnx`), or `torch`, a program for `torch.export.load`. to: a new folder, or one with an
+    earlier export, which is replaced; None = `export-<format>` in the run.
+    Raises RunError where torch cannot export the model, or the file differs from the run on rows of the project.
+    """
+    project, reporter = Path(project), reporter or Silent()
+    format_named(format)
+    found = find_run(project, run)
+    folder = found.folder / f"export-{format}" if to is None else Path(to)
+    check_destination(folder)
+    predictor = Predictor.load(found)
+    rows = real_rows(predictor, _repository(project, predictor.config), project, reporter)
+    return export_rows(predictor, rows, format, folder, reporter)
 
 
 def describe_model(

@@ -11,6 +11,7 @@ from mtlrank_cli.commands import (
     cache,
     compare,
     evaluate,
+    export,
     features,
     init,
     inspect,
@@ -53,7 +54,7 @@ def options(
 
 for module in (
     *(init, simulate, features, models, train, tune, evaluate, report, compare, inspect),
-    *(score, jobs, runs, cache),
+    *(export, score, jobs, runs, cache),
 ):
     app.command(module.NAME, epilog=module.EXAMPLE)(module.command)
 

@@ -2,6 +2,7 @@
 
 from mtl_rank.config.measuring import Calibration, Evaluation
 from mtl_rank.config.model import Model
+from mtl_rank.config.presets import preset, preset_names
 from mtl_rank.config.reading import CONFIG_NAME, load_config, parse_config, parse_settings
 from mtl_rank.config.sections import (
     ContextOptions,
@@ -30,4 +31,6 @@ __all__ = [
     "load_config",
     "parse_config",
     "parse_settings",
+    "preset",
+    "preset_names",
 ]

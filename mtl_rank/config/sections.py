@@ -21,6 +21,7 @@ class InputOptions(Section):
     bins: quantile bins embedded beside a dense value; 0 = none.
     shares: another input whose vocabulary and embedding this one uses.
     max_len: how many of the most recent ids of a sequence are kept.
+    times: of a sequence, the feature with the time of each of its ids, a list of the same length.
     """
 
     role: Literal["categorical", "dense", "sequence", "bag", "ignore"] | None = None
@@ -33,6 +34,7 @@ class InputOptions(Section):
     bins: int = Field(32, ge=0, le=1024)
     shares: str | None = None
     max_len: int = Field(50, gt=0)
+    times: str | None = None
 
 
 class ContextOptions(InputOptions):

@@ -33,6 +33,7 @@ def to_batch(rows: EncodedRows) -> Batch:
         weights=None
         if rows.weights is None
         else torch.from_numpy(np.require(rows.weights, requirements=["C", "W"])),
+        gaps=tuple(torch.from_numpy(np.require(gaps, requirements=["C", "W"])) for gaps in rows.gaps),
     )
 
 

@@ -87,6 +87,7 @@ class EncodedDataset:
                 sequences=tuple(arrays[f"sequence_{i}"] for i in range(len(layout.sequences))),
                 labels=arrays["labels"],
                 weights=arrays["weights"][:, 0] if weighted else None,
+                gaps=tuple(arrays[f"gaps_{i}"] for i in range(len(layout.timed))),
             ),
             tuple(maps),
         )
@@ -115,6 +116,7 @@ def take(arrays: EncodedRows, index: slice | npt.NDArray[np.int64]) -> EncodedRo
         sequences=tuple(array[index] for array in arrays.sequences),
         labels=arrays.labels[index],
         weights=None if arrays.weights is None else arrays.weights[index],
+        gaps=tuple(array[index] for array in arrays.gaps),
     )
 
 
@@ -129,6 +131,7 @@ def concat(parts: list[EncodedRows]) -> EncodedRows:
         ),
         labels=np.concatenate([part.labels for part in parts]),
         weights=np.concatenate(weights) if weights else None,
+        gaps=tuple(np.concatenate(arrays) for arrays in zip(*(part.gaps for part in parts), strict=True)),
     )
 
 
@@ -142,13 +145,15 @@ def _shapes(layout: Layout, n_tasks: int, weighted: bool) -> dict[str, tuple[np.
         "labels": (np.dtype("<f4"), n_tasks),
         **({"weights": (np.dtype("<f4"), 1)} if weighted else {}),
         **sequences,
+        **{f"gaps_{i}": (np.dtype("<i4"), column.max_len) for i, column in enumerate(layout.timed)},
     }
 
 
 def _named(part: EncodedRows) -> dict[str, npt.NDArray[Any]]:
     sequences = {f"sequence_{i}": array for i, array in enumerate(part.sequences)}
+    gaps = {f"gaps_{i}": array for i, array in enumerate(part.gaps)}
     weights = {} if part.weights is None else {"weights": part.weights}
-    return {"ids": part.ids, "dense": part.dense, "labels": part.labels, **weights, **sequences}
+    return {"ids": part.ids, "dense": part.dense, "labels": part.labels, **weights, **sequences, **gaps}
 
 
 def _checksum(path: Path) -> int:

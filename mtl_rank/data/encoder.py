@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from mtl_rank.config import Task
 from mtl_rank.config.model import Dim
 from mtl_rank.data.dense import DenseScaler, Values, as_numbers
+from mtl_rank.data.histories import as_lists, time_gaps
 from mtl_rank.data.labels import LabelReader, Labels, Target, encode_labels
 from mtl_rank.data.vocabulary import Family, Hashed, Ids, Lookup, Vocabulary, as_keys
 from mtl_rank.errors import DataError, RunError, did_you_mean
@@ -42,6 +43,7 @@ class EncodedRows(NamedTuple):
     """ids int32 (N, F), dense float32 (N, D), sequences int32 (N, L) each, labels float32 (N, T).
 
     weights: float32 (N,), how much each row counts in training; None = all alike.
+    gaps: int32 (N, L) per sequence with times, see `mtl_rank.nn.layout.GAP_BUCKETS`.
     """
 
     ids: Ids
@@ -49,6 +51,7 @@ class EncodedRows(NamedTuple):
     sequences: tuple[Ids, ...]
     labels: Labels
     weights: Labels | None = None
+    gaps: tuple[Ids, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,10 @@ class FeatureEncoder:
             labels = encode_labels(LabelReader(self.tasks).read(table), self.targets)
         else:
             labels = np.empty((table.height, 0), np.float32)
-        return EncodedRows(ids, dense, sequences, labels)
+        gaps = tuple(
+            time_gaps(table, columns[sequence.name], sequence.max_len) for sequence in self.layout.timed
+        )
+        return EncodedRows(ids, dense, sequences, labels, gaps=gaps)
 
     def _lookup_ids(self, spec: Input, values: pl.Series) -> Ids:
         lookup = self.lookups[owner_of(spec)]
@@ -170,24 +176,14 @@ def owner_of(spec: Input) -> str:
     return spec.options.shares or spec.name
 
 
-def as_lists(values: pl.Series, spec: Input) -> pl.Series:
-    """A list column; an all-null one (no row matched) has no element type and becomes empty lists."""
-    if values.dtype == pl.Null:
-        return values.cast(pl.List(pl.Null))
-    if isinstance(values.dtype, pl.Array):
-        return values.arr.to_list()
-    if not isinstance(values.dtype, pl.List):
-        raise DataError(f"{spec.origin}: a {spec.role} needs lists, the column is {values.dtype}")
-    return values
-
-
 def require_columns(table: pl.DataFrame, schema: FeatureSchema) -> None:
     """Raises DataError naming the nearest column for an input that the table lacks."""
     for spec in schema.inputs:
-        if spec.name not in table.columns:
-            raise DataError(
-                f"{spec.origin}: the table has no column {spec.name!r}; {did_you_mean(spec.name, table.columns)}"
-            )
+        for name in filter(None, [spec.name, spec.options.times]):
+            if name not in table.columns:
+                raise DataError(
+                    f"{spec.origin}: the table has no column {name!r}; {did_you_mean(name, table.columns)}"
+                )
 
 
 def build_layout(
@@ -229,6 +225,7 @@ def build_layout(
             max_len=spec.options.max_len,
             target=positions.get(owner_of(spec)),
             ordered=spec.role == "sequence",
+            timed=spec.options.times is not None,
         )
         for spec in schema.with_role("sequence", "bag")
     )

@@ -7,7 +7,8 @@ import polars as pl
 from mtl_rank.config import Task
 from mtl_rank.config.model import Dim
 from mtl_rank.data.dense import DenseFitter, as_numbers
-from mtl_rank.data.encoder import FeatureEncoder, as_lists, owner_of, require_columns
+from mtl_rank.data.encoder import FeatureEncoder, owner_of, require_columns
+from mtl_rank.data.histories import as_lists
 from mtl_rank.data.labels import LabelReader, TargetFitter
 from mtl_rank.data.vocabulary import Family, Hashed, Lookup, ValueCounter, Vocabulary, as_keys, family_of
 from mtl_rank.errors import DataError

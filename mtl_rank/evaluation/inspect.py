@@ -153,7 +153,7 @@ def gate_use(predictor: Predictor, rows: EncodedRows) -> Iterator[GateUse]:
 
 
 def importance(predictor: Predictor, rows: EncodedRows, reporter: Reporter) -> Iterator[Importance]:
-    """Every input once, its columns together: the id, its bins, its indicator."""
+    """Every input once, its columns together: the id, its bins, its indicator, its times."""
     targets, layout = predictor.encoder.targets, predictor.encoder.layout
     before = _losses(_logits(predictor, rows), rows.labels, targets)
     inputs = predictor.encoder.schema.inputs
@@ -185,7 +185,11 @@ def _permuted(rows: EncodedRows, layout: Layout, name: str, order: npt.NDArray[n
         values[order] if column.name == name else values
         for column, values in zip(layout.sequences, rows.sequences, strict=True)
     )
-    return rows._replace(ids=ids, dense=dense, sequences=sequences)
+    gaps = tuple(
+        values[order] if column.name == name else values
+        for column, values in zip(layout.timed, rows.gaps, strict=True)
+    )
+    return rows._replace(ids=ids, dense=dense, sequences=sequences, gaps=gaps)
 
 
 def _losses(

@@ -66,6 +66,7 @@ def read_schema(
     Raises ConfigError naming the view and the field for a tag or a sharing that makes no sense.
     """
     inputs: dict[str, Input] = {}
+    types: dict[str, FeastType] = {}
     join_keys: dict[str, None] = {}
     request: dict[str, None] = {}
     for projection in service.feature_view_projections:
@@ -81,6 +82,7 @@ def read_schema(
                 if spec is not None:
                     inputs.setdefault(key, spec)
         for field in projection.features:
+            types[f"{projection.name_to_use()}__{field.name}"] = field.dtype
             spec = _feature_input(projection.name_to_use(), projection.name, field)
             if spec is not None:
                 inputs[spec.name] = spec
@@ -89,6 +91,7 @@ def read_schema(
         if spec is not None:
             inputs[name] = spec
     _check_sharing(inputs)
+    _check_times(inputs, types)
     return FeatureSchema(
         service=service.name,
         join_keys=tuple(join_keys),
@@ -213,6 +216,25 @@ def _check_sharing(inputs: Mapping[str, Input]) -> None:
             raise ConfigError(
                 f"{spec.origin}: dim differs from that of {target!r}, whose embedding it shares"
             )
+
+
+def _check_times(inputs: Mapping[str, Input], types: Mapping[str, FeastType]) -> None:
+    """types: of every feature of the service, those that are no input among them."""
+    for spec in inputs.values():
+        times = spec.options.times
+        if times is None:
+            continue
+        if spec.role != "sequence":
+            raise ConfigError(
+                f"{spec.origin}: times={times!r}: only a sequence has times, this is a {spec.role}"
+            )
+        if times not in types:
+            raise ConfigError(
+                f"{spec.origin}: times={times!r} is no feature of the service; {did_you_mean(times, types)}"
+            )
+        dtype = types[times]
+        if not (isinstance(dtype, Array) and dtype.base_type == PrimitiveFeastType.UNIX_TIMESTAMP):
+            raise ConfigError(f"{spec.origin}: times={times!r} is {dtype}; it must be Array(UnixTimestamp)")
 
 
 def service_fingerprint_parts(schema: FeatureSchema) -> str:

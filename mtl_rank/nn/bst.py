@@ -8,22 +8,29 @@ from torch.nn import functional as F
 
 from mtl_rank.nn.history import Encoded, History, HistoryEncoder
 from mtl_rank.nn.layers import Linear
+from mtl_rank.nn.layout import GAP_BUCKETS
 
 
 class BST(HistoryEncoder):
     """Transformer blocks over [candidate; history]; the candidate's output joins e.
 
-    Positions count back from the candidate: 0 is the candidate, 1 the most recent behaviour.
+    timed: positions are pos(v_j) = t(candidate) - t(v_j), in buckets (`GAP_BUCKETS`). Without times they count back
+    from the candidate: 0 is the candidate, 1 the most recent behaviour.
 
-    NOTE[DIFF] index positions, where the paper has time gaps: a history comes without times. Their vectors are
-    added to the embeddings, not put beside them, so that the width stays.
+    NOTE[DIFF] a gap is a bucket of its logarithm: the paper does not say how a time becomes a vector.
+    NOTE[DIFF] index positions for a history that comes without times.
+    NOTE[DIFF] the positions' vectors are added to the embeddings, not put beside them, so that the width stays.
 
     Shape: History without gaps -> (B, dim)
     """
 
-    def __init__(self, dim: int, longest: int, blocks: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, longest: int, blocks: int, heads: int, dropout: float, timed: bool = False
+    ) -> None:
         super().__init__()
-        self.positions = nn.Parameter(torch.empty(longest + 1, dim).normal_(std=0.01))
+        self.timed = timed
+        count = GAP_BUCKETS if timed else longest + 1
+        self.positions = nn.Parameter(torch.empty(count, dim).normal_(std=0.01))
         self.blocks = nn.ModuleList(TransformerBlock(dim, heads, dropout) for _ in range(blocks - 1))
         self.last = TransformerBlock(dim, heads, dropout)
 
@@ -41,14 +48,21 @@ class BST(HistoryEncoder):
     def _tokens(self, history: History) -> tuple[Tensor, Tensor]:
         """What the last block reads, the candidate first: (B, 1 + L, dim), and (B, 1 + L) what is there."""
         assert history.target is not None
-        count = history.mask.sum(dim=1, keepdim=True)
-        back = count - torch.arange(history.mask.shape[1], device=count.device)
-        positions = F.pad(back.clamp(0, len(self.positions) - 1), (1, 0))
+        positions = F.pad(self._positions(history), (1, 0))
         tokens = torch.cat([history.target.unsqueeze(1), history.keys], dim=1)
         x, mask = tokens + F.embedding(positions, self.positions), F.pad(history.mask, (1, 0), value=True)
         for block in self.blocks:
             x = block(x, x, mask)
         return x, mask
+
+    def _positions(self, history: History) -> Tensor:
+        """(B, L)"""
+        if self.timed:
+            assert history.gaps is not None
+            return history.gaps
+        count = history.mask.sum(dim=1, keepdim=True)
+        back = count - torch.arange(history.mask.shape[1], device=count.device)
+        return back.clamp(0, len(self.positions) - 1)
 
 
 class TransformerBlock(nn.Module):

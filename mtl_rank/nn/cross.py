@@ -84,7 +84,7 @@ class _MixtureLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inner, gate_logits = torch.split(self.v(x), self.split, dim=1)
         gates = torch.softmax(gate_logits + self.gate_bias, dim=1)
-        inner = torch.tanh(inner).reshape(len(x), *self.c.shape[:2]).transpose(0, 1)
+        inner = torch.tanh(inner).reshape(-1, *self.c.shape[:2]).transpose(0, 1)
         outer = torch.tanh(torch.bmm(inner, self.c.to(inner.dtype))).transpose(0, 1)
         mixed: Tensor = self.u((outer * gates.unsqueeze(2).to(outer.dtype)).flatten(1))
         return mixed

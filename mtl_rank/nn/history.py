@@ -11,12 +11,14 @@ class History(NamedTuple):
 
     keys: (B, L, dim) its embeddings. ids: (B, L). mask: (B, L), True where there is an id.
     target: (B, dim), the embedding of the id column whose rows it shares; None without one.
+    gaps: (B, L), buckets of the time from each position to the candidate; None for a history without times.
     """
 
     keys: Tensor
     ids: Tensor
     mask: Tensor
     target: Tensor | None
+    gaps: Tensor | None = None
 
 
 class Encoded(NamedTuple):
@@ -57,11 +59,20 @@ def masked_mean(embedded: Tensor, mask: Tensor) -> Tensor:
 
 def in_front(values: Tensor, mask: Tensor) -> Tensor:
     """(B, L), (B, L) -> (B, L): the values where the mask is True in their order, zeros behind them."""
-    order = torch.sort((~mask).to(torch.uint8), dim=1, stable=True).indices
-    return (values * mask).gather(1, order)
+    return torch.zeros_like(values).scatter(1, _places(mask), values * mask)
 
 
 def without_gaps(ids: Tensor, pad_id: int) -> Tensor:
     """(B, L) -> (B, L): the ids in their order with the padding behind them."""
-    order = torch.sort((ids == pad_id).to(torch.uint8), dim=1, stable=True).indices
-    return ids.gather(1, order)
+    return torch.full_like(ids, pad_id).scatter(1, _places(ids != pad_id), ids)
+
+
+def _places(mask: Tensor) -> Tensor:
+    """(B, L) -> (B, L): where each value goes when those of the mask come first, order kept.
+
+    By counting: exporters know no stable sort.
+    """
+    there = mask.long()
+    before = there.cumsum(dim=1) - there
+    missing_before = torch.arange(mask.shape[1], device=mask.device) - before
+    return torch.where(mask, before, there.sum(dim=1, keepdim=True) + missing_before)

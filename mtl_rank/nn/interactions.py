@@ -57,7 +57,10 @@ class CIN(Branch):
 
     def forward(self, inputs: Inputs) -> BranchOutput:
         assert inputs.fields is not None
-        parts = torch.split(inputs.fields, _CIN_ROWS) if len(inputs.fields) else [inputs.fields]
+        fields = inputs.fields
+        # Exporters take the number of rows for a constant when it decides the number of parts.
+        whole = torch.compiler.is_exporting() or not len(fields)
+        parts = [fields] if whole else torch.split(fields, _CIN_ROWS)
         return BranchOutput(vector=torch.cat([self._pooled(part) for part in parts]))
 
     def _pooled(self, fields: Tensor) -> Tensor:

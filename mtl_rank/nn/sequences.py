@@ -23,7 +23,7 @@ class SequenceEncoder:
     """
 
     summary: str
-    build: Callable[[int, int, Model], HistoryEncoder]
+    build: Callable[[int, SequenceColumn, Model], HistoryEncoder]
     needs_target: bool = False
     needs_order: bool = False
 
@@ -33,9 +33,9 @@ class SequenceEncoder:
         )
 
 
-# build: (dim, longest history, options) -> module
+# build: (dim, the sequence, options) -> module
 SEQUENCES: dict[str, SequenceEncoder] = {
-    "mean": SequenceEncoder("the mean of its embeddings", lambda _dim, _longest, _model: MeanPooling()),
+    "mean": SequenceEncoder("the mean of its embeddings", lambda _dim, _column, _model: MeanPooling()),
     "din": SequenceEncoder(
         "attention of the candidate over the history (Zhou et al. 2018)",
         lambda dim, _, m: DIN(dim, m.history.attention_layers),
@@ -49,7 +49,9 @@ SEQUENCES: dict[str, SequenceEncoder] = {
     ),
     "bst": SequenceEncoder(
         "a transformer over history and candidate (Chen et al. 2019)",
-        lambda dim, longest, m: BST(dim, longest, m.history.blocks, m.history.heads, m.dropout),
+        lambda dim, column, m: BST(
+            dim, column.max_len, m.history.blocks, m.history.heads, m.dropout, timed=column.timed
+        ),
         needs_target=True,
         needs_order=True,
     ),
@@ -67,9 +69,7 @@ class Histories(nn.Module):
         super().__init__()
         self.layout = layout
         self.encoders = nn.ModuleList(
-            encoder.build(layout.dims[column.table], column.max_len, model)
-            if encoder.fits(column)
-            else MeanPooling()
+            encoder.build(layout.dims[column.table], column, model) if encoder.fits(column) else MeanPooling()
             for column in layout.sequences
         )
         self._in_line = [encoder.needs_order and encoder.fits(column) for column in layout.sequences]
@@ -79,11 +79,21 @@ class Histories(nn.Module):
         """The batch with histories whose positions are read without gaps: what there is in front, padding behind."""
         if not any(self._in_line):
             return batch
+        columns = self.layout.sequences
         sequences = [
             without_gaps(ids, column.pad_id) if wanted else ids
-            for ids, column, wanted in zip(batch.sequences, self.layout.sequences, self._in_line, strict=True)
+            for ids, column, wanted in zip(batch.sequences, columns, self._in_line, strict=True)
         ]
-        return batch._replace(sequences=tuple(sequences))
+        times = {
+            i: in_front(given, batch.sequences[i] != columns[i].pad_id) if self._in_line[i] else given
+            for i, given in self._gaps(batch).items()
+        }
+        return batch._replace(sequences=tuple(sequences), gaps=tuple(times.values()))
+
+    def _gaps(self, batch: Batch) -> dict[int, Tensor]:
+        """By position of the sequence, for those with times."""
+        timed = [i for i, column in enumerate(self.layout.sequences) if column.timed]
+        return dict(zip(timed, batch.gaps, strict=True))
 
     def forward(self, batch: Batch, embedded: Embedded) -> tuple[list[Tensor], list[Tensor]]:
         encoded = [
@@ -109,10 +119,11 @@ class Histories(nn.Module):
     def histories(self, batch: Batch, embedded: Embedded) -> Sequence[History]:
         """What each encoder reads."""
         targets = [None if at is None else embedded.ids[at[0]].select(1, at[1]) for at in self._targets]
+        gaps = self._gaps(batch)
         return [
-            History(keys, ids, ids != column.pad_id, target)
-            for keys, ids, column, target in zip(
-                embedded.sequences, batch.sequences, self.layout.sequences, targets, strict=True
+            History(keys, ids, ids != column.pad_id, target, gaps.get(i))
+            for i, (keys, ids, column, target) in enumerate(
+                zip(embedded.sequences, batch.sequences, self.layout.sequences, targets, strict=True)
             )
         ]
 

@@ -73,6 +73,7 @@ def _anything(layout: Layout) -> Batch:
         dense=torch.zeros(_ROWS, len(layout.dense)),
         sequences=tuple(_padding(column.max_len, column.pad_id) for column in layout.sequences),
         labels=torch.empty(_ROWS, 0),
+        gaps=tuple(torch.zeros(_ROWS, column.max_len, dtype=torch.int32) for column in layout.timed),
     )
 
 

@@ -108,7 +108,7 @@ class MMoE(Trunk):
         return [self._gates(self.experts(e)[1]).expand(-1, self.tasks, -1)]
 
     def _gates(self, logits: Tensor) -> Tensor:
-        return torch.softmax(logits.reshape(len(logits), *self.shape), dim=2)
+        return torch.softmax(logits.reshape(-1, *self.shape), dim=2)
 
 
 class PLE(Trunk):
@@ -170,7 +170,7 @@ class Mixing:
         return self._softmax(torch.split(logits, self._gates, dim=1)[0])
 
     def _softmax(self, of_tasks: Tensor) -> Tensor:
-        return torch.softmax(of_tasks.reshape(len(of_tasks), self.tasks, self.own + self.shared), dim=2)
+        return torch.softmax(of_tasks.reshape(-1, self.tasks, self.own + self.shared), dim=2)
 
     def __call__(self, experts: Tensor, logits: Tensor) -> Tensor:
         """(B, K, width), (B, gate outputs) -> (B, T, width), with the shared mixture behind if it is not the last."""
@@ -178,7 +178,7 @@ class Mixing:
         gates = self._softmax(of_tasks).to(experts.dtype)
         gate_own, gate_shared = torch.split(gates, [self.own, self.shared], dim=2)
         own, shared = torch.split(experts, [self.tasks * self.own, self.shared], dim=1)
-        by_task = own.reshape(len(own), self.tasks, self.own, own.shape[2])
+        by_task = own.reshape(-1, self.tasks, self.own, own.shape[2])
         mixed = (gate_own.unsqueeze(2) @ by_task).squeeze(2)
         mixed = mixed + gate_shared @ shared
         if self.last:

@@ -4,6 +4,7 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mtl_rank.config.model import WideOptions
 from mtl_rank.errors import ConfigError, did_you_mean
@@ -45,10 +46,19 @@ class Wide(Branch):
         logits = []
         if self.weights is not None:
             ids, shares = self._phi(batch)
-            logits.append(self.weights(ids, per_sample_weights=shares))
+            logits.append(self._weighted_sum(ids, shares))
         if self.of_numbers is not None:
             logits.append(self.of_numbers(batch.dense).float())
         return BranchOutput(logits=torch.stack(logits).sum(dim=0))
+
+    def _weighted_sum(self, ids: Tensor, shares: Tensor) -> Tensor:
+        assert self.weights is not None
+        if torch.compiler.is_exporting():
+            # ONNX has no bags.
+            each = F.embedding(ids, self.weights.weight) * shares.unsqueeze(2)
+            return each.sum(dim=1)
+        summed: Tensor = self.weights(ids, per_sample_weights=shares)
+        return summed
 
     def _phi(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Rows of the table and what each counts: two of (B, everything that is an id)."""

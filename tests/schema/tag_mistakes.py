@@ -54,4 +54,19 @@ MISTAKES = {
         {"mtlrank.shares": "user_id", "mtlrank.dim": "9"},
         "dim differs from that of 'user_id', whose embedding it shares",
     ),
+    "times_of_an_id": (
+        Int64,
+        {"mtlrank.times": "user_id"},
+        "times='user_id': only a sequence has times, this is a categorical",
+    ),
+    "times_of_nowhere": (
+        Array(Int64),
+        {"mtlrank.times": "times_of_nowhere__g"},
+        "times='times_of_nowhere__g' is no feature of the service; did you mean 'times_of_nowhere__f'?",
+    ),
+    "times_that_are_none": (
+        Array(Int64),
+        {"mtlrank.times": "times_that_are_none__f"},
+        "times='times_that_are_none__f' is Array(Int64); it must be Array(UnixTimestamp)",
+    ),
 }

@@ -19,6 +19,10 @@ def command(
     tasks: Annotated[
         str | None, typer.Option(help="Comma-separated tasks. Default: all of mtlrank.yaml.")
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Settings by name, such as best; before mtlrank.yaml, behind the other options."),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A name of `mtlrank models`.")] = None,
     weighting: Annotated[
         str | None,
@@ -46,7 +50,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Train a model on the project's examples and measure it on the test window."""
-    overrides = _overrides(model, weighting, lambdas or [], settings or [])
+    overrides = _overrides(preset, model, weighting, lambdas or [], settings or [])
     if log_gradients:
         overrides["weighting.log_gradients"] = True
     if resume_run is not None and (overrides or tasks is not None):
@@ -71,11 +75,12 @@ def command(
 
 
 def _overrides(
-    model: str | None, weighting: str | None, lambdas: list[str], settings: list[str]
+    preset: str | None, model: str | None, weighting: str | None, lambdas: list[str], settings: list[str]
 ) -> dict[str, Any]:
     from mtl_rank.config import parse_settings
+    from mtl_rank.config import preset as settings_of
 
-    overrides = parse_settings(settings)
+    overrides = {**(settings_of(preset) if preset is not None else {}), **parse_settings(settings)}
     if model is not None:
         overrides["model.name"] = model
     if weighting is not None:
