@@ -16,6 +16,7 @@ from mtl_rank.errors import DataError, RunError
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.predict import BLOCK_ROWS, Predictor
 from mtl_rank.runs import create_run
+from mtl_rank.training.precision import Precision
 
 CONFIGS = {
     "mmoe": {"name": "mmoe", "experts": 3, "expert_layers": [24, 16], "tower_layers": [8]},
