@@ -25,19 +25,33 @@ from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.network import RankingNetwork
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.runs import Run
+from mtl_rank.training.precision import Precision, cpu_has_bf16, load_precision, matmul_precision
 
 Doubles = npt.NDArray[np.float64]
 
 # Every forward pass has this many rows, the last one filled up: then a row's score is the same to the last
 # bit in whatever chunk it comes, as the shape of a matrix product decides the order of its sums.
 BLOCK_ROWS = 2_048
+_EXACT = Precision("fp32")
+
+
+def precision_of(run: Run) -> Precision:
+    """What a run was trained in; fp32 where that was bf16 and the processor has no instructions for it.
+
+    It does not depend on the number of rows: a score must be the same to the last bit in any job.
+    """
+    trained = load_precision(run.info().get("precision")) or _EXACT
+    if trained.name == "bf16" and not cpu_has_bf16():
+        return Precision("fp32", trained.matmul)
+    return trained
 
 
 @dataclass(frozen=True)
 class Predictor:
     """A run in memory, ready to predict.
 
-    bf16: multiply in bfloat16 where autocast does, as a run in that precision was trained; logits stay fp32.
+    precision: of the products, by default as the run was trained: what is evaluated is what is scored. Under bf16
+        autocast multiplies in bfloat16; logits stay fp32.
     """
 
     run: Run
@@ -45,10 +59,10 @@ class Predictor:
     encoder: FeatureEncoder
     network: RankingNetwork
     calibration: Calibration
-    bf16: bool = False
+    precision: Precision = _EXACT
 
     @staticmethod
-    def load(run: Run, *, bf16: bool = False) -> "Predictor":
+    def load(run: Run, precision: Precision | None = None) -> "Predictor":
         """Load a run; nothing in it is executed. Raises RunError when files are missing or damaged."""
         config = run.config()
         encoder = FeatureEncoder.load(run.encoder_folder)
@@ -61,7 +75,7 @@ class Predictor:
                 f"run {run.id}: {run.weights} cannot be loaded: {str(error).splitlines()[0]}"
             ) from None
         calibration = Calibration.load(run.calibration, list(config.tasks))
-        return Predictor(run, config, encoder, network.eval(), calibration, bf16)
+        return Predictor(run, config, encoder, network.eval(), calibration, precision or precision_of(run))
 
     @property
     def outputs(self) -> list[str]:
@@ -116,6 +130,7 @@ class Predictor:
             index = np.arange(start, start + BLOCK_ROWS)
             count = min(BLOCK_ROWS, len(rows.ids) - start)
             block = take(rows, np.minimum(index, len(rows.ids) - 1))
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            autocast = torch.autocast("cpu", torch.bfloat16, enabled=self.precision.name == "bf16")
+            with matmul_precision(self.precision), autocast:
                 logits = self.network(to_batch(block))
             yield logits.numpy()[:count].astype(np.float64)

@@ -59,7 +59,6 @@ from mtl_rank.runs import (
     write_json,
 )
 from mtl_rank.scoring.candidates import CandidateRules
-from mtl_rank.scoring.precision import scoring_precision
 from mtl_rank.scoring.ray_engine import Cluster
 from mtl_rank.scoring.score import ScoreOptions, ScoreSummary
 from mtl_rank.scoring.score import score as score_candidates
@@ -67,7 +66,7 @@ from mtl_rank.scoring.sinks import open_target
 from mtl_rank.scoring.sources import Pairs
 from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import check_logging, fit
-from mtl_rank.training.precision import choose_precision, load_precision, matmul_precision
+from mtl_rank.training.precision import Precision, choose_precision, load_precision
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
 
@@ -391,7 +390,7 @@ def export(
     found = find_run(project, run)
     folder = found.folder / f"export-{format}" if to is None else Path(to)
     check_destination(folder)
-    predictor = Predictor.load(found)
+    predictor = Predictor.load(found, Precision("fp32"))
     rows = real_rows(predictor, _repository(project, predictor.config), project, reporter)
     return export_rows(predictor, rows, format, folder, reporter)
 
@@ -466,10 +465,9 @@ def score(
     )
     rows = _rows_to_score(candidates, users, items)
     found = find_run(project, run)
-    precision = scoring_precision(found)
-    predictor = Predictor.load(found, bf16=precision.name == "bf16")
+    predictor = Predictor.load(found)
     repository = _repository(project, predictor.config)
-    with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder, matmul_precision(precision):
+    with tempfile.TemporaryDirectory(prefix="mtlrank-") as folder:
         return score_candidates(
             predictor,
             repository,

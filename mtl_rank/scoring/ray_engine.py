@@ -20,16 +20,15 @@ import pyarrow.parquet as pq
 
 from mtl_rank.errors import ConfigError, MtlRankError, ScoresError
 from mtl_rank.features.repository import open_repository
-from mtl_rank.predict import Predictor
+from mtl_rank.predict import Predictor, precision_of
 from mtl_rank.runs import Run
 from mtl_rank.scoring.chunks import LocalEngine, Scored
 from mtl_rank.scoring.ledger import Chunk
 from mtl_rank.scoring.pipeline import Clock
-from mtl_rank.scoring.precision import scoring_precision
 from mtl_rank.scoring.publish import appearing
 from mtl_rank.scoring.ranking import Ranking
 from mtl_rank.scoring.sources import Features, Source
-from mtl_rank.training.precision import matmul_precision
+from mtl_rank.training.precision import Precision
 
 _NOTE = b"mtl_rank"
 _OBJECT_STORE_BYTES = 128 * 1024**2
@@ -56,11 +55,11 @@ class Cluster:
 class Assignment:
     """All that a worker must know to score any chunk of a job: plain data, with paths that all can read.
 
-    bf16: as the driver does, since a score must not depend on who computes it.
+    precision: the driver's, since a score must not depend on who computes it.
     """
 
     run: Path
-    bf16: bool
+    precision: Precision
     online: bool
     source: Source
     columns: tuple[str, ...]
@@ -68,9 +67,9 @@ class Assignment:
 
     def engine(self) -> LocalEngine:
         run = Run(self.run)
-        if self.bf16 and scoring_precision(run).name != "bf16":
+        if precision_of(run).name != self.precision.name:
             raise ConfigError("a worker's processor has no bf16 instructions, the driver's has")
-        predictor = Predictor.load(run, bf16=self.bf16)
+        predictor = Predictor.load(run, self.precision)
         config = predictor.config
         path = (run.project / config.feature_repo).resolve()
         repository = open_repository(path, config.feature_service, config.context)
@@ -172,9 +171,7 @@ def _score_into(assignment: Assignment, chunk: Chunk, folder: Path) -> dict[str,
     if path.exists():
         return clock.seconds
     engine = _engine(assignment, folder)
-    precision = scoring_precision(Run(assignment.run))
-    with matmul_precision(precision):
-        [scored] = engine.score([chunk], clock)
+    [scored] = engine.score([chunk], clock)
     schema = scored.table.schema.with_metadata({_NOTE: json.dumps(scored.details).encode()})
     with appearing(path) as partial:
         pq.write_table(scored.table.cast(schema), partial, compression="zstd")

@@ -233,7 +233,7 @@ def _on_cluster(local: LocalEngine, cluster: Cluster, folder: Path) -> Engine:
     folder.mkdir(exist_ok=True)
     assignment = Assignment(
         local.predictor.run.folder.resolve(),
-        local.predictor.bf16,
+        local.predictor.precision,
         local.features.online,
         local.source.moved(folder),
         local.columns,
@@ -273,7 +273,7 @@ def _job_id(predictor: Predictor, source: Source, options: ScoreOptions, ranking
     files = [file.read_bytes() for file in (run.weights, run.calibration) if file.exists()]
     model = [hashlib.sha256(content).hexdigest() for content in files]
     facts = [run.id, model, source.rows, source.digest, CHUNK_ROWS, options.replace, options.online]
-    facts += [list(options.carry), predictor.bf16]
+    facts += [list(options.carry), predictor.precision.name, predictor.precision.matmul]
     if ranking:
         facts += [ranking.expression.text, list(ranking.per), ranking.top_k]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

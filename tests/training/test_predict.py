@@ -16,6 +16,7 @@ from mtl_rank.errors import DataError, RunError
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.predict import BLOCK_ROWS, Predictor
 from mtl_rank.runs import create_run
+from mtl_rank.training.precision import Precision
 
 CONFIGS = {
     "mmoe": {"name": "mmoe", "experts": 3, "expert_layers": [24, 16], "tower_layers": [8]},
@@ -78,7 +79,7 @@ def test_chunks_change_no_bit(loaded, seed):
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_in_bf16_chunks_change_no_bit_and_scores_stay_apart(name, tmp_path):
     run, encoder, _ = run_of(tmp_path, config_of(model=CONFIGS[name]))
-    exact, rounded = Predictor.load(run), Predictor.load(run, bf16=True)
+    exact, rounded = Predictor.load(run, Precision("fp32")), Predictor.load(run, Precision("bf16"))
     rows = encoder.encode(CANDIDATES, with_labels=False)
     logits = rounded.logits(rows)
     parts = [encoder.encode(part, with_labels=False) for part in (CANDIDATES[:1000], CANDIDATES[1000:])]

@@ -14,7 +14,6 @@ from mtl_rank.data.encoded import EncodedDataset
 from mtl_rank.data.encoder import EncodedRows
 from mtl_rank.predict import Predictor
 from mtl_rank.runs import find_run
-from mtl_rank.scoring.precision import scoring_precision
 from mtl_rank.training.precision import matmul_precision
 
 PIECE_ROWS = 131_072
@@ -22,8 +21,8 @@ PIECE_ROWS = 131_072
 
 def main() -> None:
     run = find_run(Path(sys.argv[1]))
-    precision = scoring_precision(run)
-    predictor = Predictor.load(run, bf16=precision.name == "bf16")
+    predictor = Predictor.load(run)
+    precision = predictor.precision
     stored = EncodedDataset.open(Path(sys.argv[2]) / "train", predictor.encoder.layout, len(TASKS)).arrays
     rows = min(PIECE_ROWS, len(stored.ids))
     piece = EncodedRows(
