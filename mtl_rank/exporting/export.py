@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +25,21 @@ from mtl_rank.features.snapshot import snapshot_rows
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 from mtl_rank.runs import write_json
+from mtl_rank.training.precision import Precision
 
 CHECKED_ROWS = 4_096
 LARGEST_DIFFERENCE = 1e-4
 DESCRIPTION = "export.json"
+_EXACT = Precision("fp32")
 
 
 @dataclass(frozen=True)
 class Exported:
     """What was written.
 
-    inputs, outputs: their names in order. rows: checked; difference: the largest from the run's predictions on them,
-    of a value beyond 1 relative to it.
+    inputs, outputs: their names in order. rows: checked; difference: the largest from the run's predictions in fp32,
+    of a value beyond 1 relative to it. as_scored: the same from its predictions in the precision that it was trained
+    and scores in; the file itself is fp32.
     """
 
     folder: Path
@@ -45,6 +48,7 @@ class Exported:
     outputs: tuple[str, ...]
     rows: int
     difference: float
+    as_scored: float
 
 
 def check_destination(folder: Path) -> None:
@@ -89,7 +93,7 @@ def export(predictor: Predictor, rows: EncodedRows, name: str, folder: Path, rep
 
     name: onnx or torch. rows: what the file is checked on.
     Raises RunError with torch's reason where it cannot export the model, and when the file's predictions differ from
-    the run's by more than 1e-4; nothing is written then.
+    the run's in fp32 by more than 1e-4; nothing is written then.
     """
     chosen = format_named(name)
     check_destination(folder)
@@ -106,13 +110,15 @@ def export(predictor: Predictor, rows: EncodedRows, name: str, folder: Path, rep
         reporter.stage(f"export {name}", None)
         _write(predictor, rows, chosen, (inputs, outputs), file)
         reporter.stage(f"check {name}", None)
-        difference = _difference(predictor, rows, chosen.open(file, inputs))
+        run = chosen.open(file, inputs)
+        difference = _difference(replace(predictor, precision=_EXACT), rows, run)
         if not difference <= LARGEST_DIFFERENCE:
             raise RunError(
                 f"run {predictor.run.id}: the predictions of {chosen.file} differ from the run's by up to "
                 f"{difference:.1e}, more than {LARGEST_DIFFERENCE:g}; not exported"
             )
-        found = Exported(folder, folder / chosen.file, inputs, outputs, len(rows.ids), difference)
+        as_scored = difference if predictor.precision == _EXACT else _difference(predictor, rows, run)
+        found = Exported(folder, folder / chosen.file, inputs, outputs, len(rows.ids), difference, as_scored)
         write_json(partial / DESCRIPTION, _description(predictor, name, found))
         if folder.exists():
             shutil.rmtree(folder)
@@ -180,6 +186,7 @@ def _description(predictor: Predictor, name: str, found: Exported) -> dict[str, 
         "dense": list(layout.dense),
         "checked_rows": found.rows,
         "largest_difference": found.difference,
+        "largest_difference_as_scored": found.as_scored,
     }
 
 

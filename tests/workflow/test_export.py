@@ -26,6 +26,7 @@ from mtl_rank.nn.zoo import ZOO, build_network
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Silent
 from mtl_rank.runs import find_run
+from mtl_rank.training.precision import Precision
 
 MAPS: dict[str, Map] = {
     "platt": Platt(0.7, -0.3),
@@ -37,7 +38,7 @@ MAPS: dict[str, Map] = {
 
 @pytest.fixture(scope="module")
 def loaded(trained: Path) -> Predictor:
-    return Predictor.load(find_run(trained))
+    return Predictor.load(find_run(trained), Precision("fp32"))
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +172,20 @@ def test_the_command_exports_with_an_encoder_that_fits(
     assert "is no export" in refused.err
     with pytest.raises(ConfigError, match="did you mean 'onnx'"):
         mr.export(trained, format="onx")
+
+
+def test_a_run_of_less_precision_is_checked_in_fp32_and_told_what_its_scores_differ_by(
+    loaded: Predictor, rows: EncodedRows, tmp_path: Path
+) -> None:
+    exact = random_model(loaded, Model(name="shared_bottom"))
+    rough = dataclasses.replace(exact, precision=Precision("bf16"))
+    found = export(rough, rows, "torch", tmp_path / "out", Silent())
+    assert found.difference < 1e-5
+    wanted, scored = exact.predict_encoded(rows), rough.predict_encoded(rows)
+    apart = max(np.abs(scored[name] - wanted[name]).max() for name in ("ctr", "cvr"))
+    assert found.as_scored >= apart - 1e-5
+    assert found.as_scored > 10 * found.difference
+    same(FORMATS["torch"].open(found.file, found.inputs), exact, rows)
 
 
 class _Branching(SharedBottom):

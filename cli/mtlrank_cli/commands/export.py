@@ -37,9 +37,12 @@ def command(
                 "outputs": found.outputs,
                 "checked_rows": found.rows,
                 "largest_difference": found.difference,
+                "largest_difference_as_scored": found.as_scored,
             }
         )
         return
     print_line(f"{found.file}: {', '.join(found.outputs)}")
     print_line(f"largest difference from the run on {found.rows:,} rows: {found.difference:.1e}")
+    if found.as_scored > found.difference:
+        print_line(f"from its scores, in the precision it was trained in: {found.as_scored:.1e}")
     print_line(f"encoder: {found.folder / 'encoder'}")
