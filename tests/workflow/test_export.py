@@ -26,6 +26,7 @@ from mtl_rank.nn.zoo import ZOO, build_network
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Silent
 from mtl_rank.runs import find_run
+from mtl_rank.training.precision import Precision
 
 MAPS: dict[str, Map] = {
     "platt": Platt(0.7, -0.3),
@@ -37,7 +38,7 @@ MAPS: dict[str, Map] = {
 
 @pytest.fixture(scope="module")
 def loaded(trained: Path) -> Predictor:
-    return Predictor.load(find_run(trained))
+    return Predictor.load(find_run(trained), Precision("fp32"))
 
 
 @pytest.fixture(scope="module")
