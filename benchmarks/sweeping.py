@@ -24,6 +24,8 @@ from views import item_profile, price_match, user_history, user_profile
 FEATURES = [user_profile, item_profile, user_history, price_match]
 """,
 }
+# The key that only statistics are joined by would go with them: it stays, as a column of the rows.
+KEPT_KEYS = {"kuairand": "tag_id", "shop": "category_id"}
 DEFINITION = f"""
 without_statistics = FeatureService(name="{NO_STATISTICS}", features=FEATURES)
 """
@@ -131,14 +133,19 @@ QUESTIONS = (
 def jobs_of(question: Question, data: Data, seeds: int) -> dict[str, list[Job]]:
     """A job per variant and seed."""
     asked = question.of(data)
-    if any(NO_STATISTICS in settings.values() for settings in question.variants.values()):
-        _add_service(data)
-    return {
-        name: [
+    found = {}
+    for name, settings in question.variants.items():
+        if NO_STATISTICS in settings.values():
+            _add_service(data)
+            settings = {**settings, f"context.{KEPT_KEYS[_kind(data)]}": {"role": "categorical"}}
+        found[name] = [
             training_job(asked, f"{question.name}: {name}", settings, seed) for seed in range(1, seeds + 1)
         ]
-        for name, settings in question.variants.items()
-    }
+    return found
+
+
+def _kind(data: Data) -> str:
+    return "kuairand" if data.name == "KuaiRand" else "shop"
 
 
 def _add_service(data: Data) -> None:
@@ -147,8 +154,7 @@ def _add_service(data: Data) -> None:
 
     file = data.project / "feature_repo" / "without_statistics.py"
     if not file.exists():
-        kind = "kuairand" if data.name == "KuaiRand" else "shop"
-        file.write_text(SERVICES[kind] + DEFINITION, encoding="utf-8")
+        file.write_text(SERVICES[_kind(data)] + DEFINITION, encoding="utf-8")
         apply_features(file.parent)
 
 
@@ -207,10 +213,9 @@ def chart(question: Question, data: Data, jobs: Jobs, results: Results, folder: 
     panels = layers.properties(width=220).facet(
         column=alt.Column("output:N", title=None, sort=list(question.of(data).outputs))
     )
-    kind = data.project.name.split("-")[0]
     _save(
         panels.resolve_scale(x="independent").properties(title=f"{question.asks} {data.name}"),
-        folder / f"tuning_{question.name}_{kind}",
+        folder / f"tuning_{question.name}_{_kind(data)}",
     )
 
 
