@@ -66,7 +66,7 @@ from mtl_rank.scoring.sinks import open_target
 from mtl_rank.scoring.sources import Pairs
 from mtl_rank.training.checkpoints import TrainingInterrupted
 from mtl_rank.training.fit import check_logging, fit
-from mtl_rank.training.precision import Precision, choose_precision, load_precision
+from mtl_rank.training.precision import choose_precision, load_precision
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
 
@@ -390,7 +390,7 @@ def export(
     found = find_run(project, run)
     folder = found.folder / f"export-{format}" if to is None else Path(to)
     check_destination(folder)
-    predictor = Predictor.load(found, Precision("fp32"))
+    predictor = Predictor.load(found)
     rows = real_rows(predictor, _repository(project, predictor.config), project, reporter)
     return export_rows(predictor, rows, format, folder, reporter)
 
