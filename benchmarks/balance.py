@@ -9,43 +9,27 @@ Trainings run on one thread each, `--jobs` of them at a time.
 
 import argparse
 import json
-import multiprocessing
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed, wait
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-# One thread to each training: the jobs use the cores. Read when torch is imported, here and in the jobs.
-os.environ["OMP_NUM_THREADS"] = "1"
-
 import numpy as np
+
+# Before torch: it says on how many threads a training runs.
+from trainings import PLAIN, ROOT, Data, Job, Results, Row, kuairand_project, kuairand_source, shop_project
 
 import mtl_rank as mr
 from mtl_rank.config import parse_settings
-from mtl_rank.datasets.projects import create_project
-from mtl_rank.datasets.shop import simulate_shop
 from mtl_rank.progress import Silent
 from mtl_rank.training.weighting import METHODS
 
-ROOT = Path(__file__).resolve().parents[1]
 SHOP_ROWS = 40_000
 WITH_CONVEX = {"cagrad", "nashmtl"}
 TUNED, ALONE = "manual, tuned", "alone"
-# The table needs the two numbers of each output alone.
-MEASURED_ONCE = {"evaluation.draws": 0, "evaluation.baselines": []}
-
-
-@dataclass(frozen=True)
-class Data:
-    """One project. outputs: what is measured; those that are no task are chain products."""
-
-    name: str
-    project: Path
-    tasks: tuple[str, ...]
-    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,36 +51,16 @@ class Training:
     common: Mapping[str, Any]
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def job(self) -> Job:
         settings = json.dumps({**self.common, **self.contender.settings}, sort_keys=True)
-        return (self.data.name, self.contender.name, self.contender.measured or "", str(self.seed), settings)
+        name = (self.data.name, self.contender.name, self.contender.measured or "", str(self.seed))
+        return Job((*name, settings), trained, (self,))
 
 
-class Results:
-    """What was trained, a line each, written by one process; what is there is not trained again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole = text[: text.rfind("\n") + 1]
-        if whole != text:
-            # The line that a killed process did not finish.
-            path.write_text(whole, encoding="utf-8")
-        self._found = {tuple(row["key"]): row for row in map(json.loads, whole.splitlines())}
-
-    def get(self, key: tuple[str, ...]) -> dict[str, Any] | None:
-        return self._found.get(key)
-
-    def add(self, key: tuple[str, ...], row: dict[str, Any]) -> None:
-        self._found[key] = row
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, **row}) + "\n")
-
-
-def trained(training: Training) -> dict[str, Any]:
+def trained(training: Training) -> Row:
     """AUC and NE of each output on the test window, and the seconds of an epoch."""
     data, contender = training.data, training.contender
-    settings = {**MEASURED_ONCE, **training.common, **contender.settings, "fit.seed": training.seed}
+    settings = {**PLAIN, **training.common, **contender.settings, "fit.seed": training.seed}
     run = mr.train(data.project, data.tasks, settings, Silent())
     test, info = run.metrics()["test"], run.info()
     measured, fit = test["tasks"], info["fit"]
@@ -109,19 +73,6 @@ def trained(training: Training) -> dict[str, Any]:
         "epochs": fit["epochs"],
         "seconds": fit["seconds"] / fit["epochs"],
     }
-
-
-def train_all(wanted: Sequence[Training], jobs: int, done: Results) -> None:
-    """Train what is not in the results yet, `jobs` at a time; each is written down as soon as it has ended."""
-    missing = [training for training in wanted if done.get(training.key) is None]
-    print(f"{len(wanted) - len(missing)} of {len(wanted)} trainings are there already", flush=True)
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        running = {pool.submit(trained, training): training for training in missing}
-        for count, future in enumerate(as_completed(running), start=1):
-            training = running[future]
-            done.add(training.key, row := future.result())
-            name = " ".join(part for part in training.key[:4] if part)
-            print(f"  {count} of {len(missing)}: {name}, {row['epochs']} epochs", flush=True)
 
 
 def contenders(data: Data, tuned: Mapping[str, float], convex: bool) -> Iterator[Contender]:
@@ -137,20 +88,12 @@ def contenders(data: Data, tuned: Mapping[str, float], convex: bool) -> Iterator
             yield Contender(name, {"weighting": {"method": name}})
 
 
-def tuned_lambdas(
-    data: Data, trials: int, common: Mapping[str, Any], jobs: int, done: Results
-) -> dict[str, float]:
+def tuned_lambdas(data: Data, trials: int, common: Mapping[str, Any], jobs: int) -> Row:
     """The best of a study on the validation window, equal priorities; its trials are shared by `jobs` processes."""
-    key = (data.name, TUNED, f"{trials} trials", "", json.dumps(common, sort_keys=True))
-    if (row := done.get(key)) is None:
-        print(f"  tune {data.name}: {trials} trials", flush=True)
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-            # One of them may end while nothing is finished yet: what counts is what all of them leave.
-            wait([pool.submit(tuned, data, trials, common) for _ in range(jobs)])
-        row = {"lambdas": tuned(data, trials, common)}
-        done.add(key, row)
-    lambdas: dict[str, float] = row["lambdas"]
-    return lambdas
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        # One of them may end while nothing is finished yet: what counts is what all of them leave.
+        wait([pool.submit(tuned, data, trials, common) for _ in range(jobs)])
+    return {"lambdas": tuned(data, trials, common)}
 
 
 def tuned(data: Data, trials: int, common: Mapping[str, Any]) -> dict[str, float]:
@@ -159,20 +102,22 @@ def tuned(data: Data, trials: int, common: Mapping[str, Any]) -> dict[str, float
 
 
 def table(data: Data, options: argparse.Namespace, common: Mapping[str, Any], done: Results) -> None:
-    lambdas = tuned_lambdas(data, options.trials, common, options.jobs, done)
+    name = (data.name, TUNED, f"{options.trials} trials", json.dumps(common, sort_keys=True))
+    study = Job(name, tuned_lambdas, (data, options.trials, common, options.jobs))
+    done.complete([study], 1)
+    lambdas: Mapping[str, float] = done[study]["lambdas"]
     wanted = [
         Training(data, contender, seed, common)
         for contender in contenders(data, lambdas, options.convex)
         if not options.only_methods or contender.name.split(",")[0] in options.only_methods.split(",")
         for seed in range(1, options.seeds + 1)
     ]
-    train_all(wanted, options.jobs, done)
+    done.complete([training.job for training in wanted], options.jobs)
     rows: dict[str, dict[str, list[list[float]]]] = {}
     seconds: dict[str, list[float]] = {}
     size: dict[str, int] = {}
     for training in wanted:
-        found, contender = done.get(training.key), training.contender
-        assert found is not None
+        found, contender = done[training.job], training.contender
         size = found["rows"]
         seconds.setdefault(contender.name, []).append(found["seconds"])
         for output in data.outputs if contender.measured is None else [contender.measured]:
@@ -198,20 +143,11 @@ def _cell(values: list[list[float]] | None) -> str:
 
 
 def projects(options: argparse.Namespace, work: Path) -> Iterator[Data]:
-    source = Path(os.environ.get("MTLRANK_KUAIRAND", ROOT.parent / "shared" / "kuairand"))
-    if options.data != "shop":
-        if source.is_dir():
-            project = work / "kuairand"
-            if not (project / "mtlrank.yaml").exists():
-                create_project(project, "kuairand", source, Silent())
-            yield Data("KuaiRand", project, ("ctr", "cvr", "like"), ("ctr", "cvr", "ctcvr", "like"))
-        else:
-            print(f"KuaiRand is not at {source}: skipped (set MTLRANK_KUAIRAND)")
+    if options.data != "shop" and (source := kuairand_source()) is not None:
+        project = kuairand_project(work / "kuairand", source)
+        yield Data("KuaiRand", project, ("ctr", "cvr", "like"), ("ctr", "cvr", "ctcvr", "like"))
     if options.data != "kuairand":
-        project = work / f"shop-{options.shop_rows}"
-        if not (project / "mtlrank.yaml").exists():
-            create_project(project, "shop", None, Silent())
-            simulate_shop(project / "data", options.shop_rows, seed=7)
+        project = shop_project(work / f"shop-{options.shop_rows}", options.shop_rows)
         yield Data(f"shop of {options.shop_rows:,}", project, ("ctr", "cvr"), ("ctr", "cvr", "ctcvr"))
 
 
