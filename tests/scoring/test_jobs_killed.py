@@ -269,7 +269,8 @@ def test_different_jobs_killed_on_one_file_end_with_each_candidate_once(
     expected, seconds = undisturbed
     for number in range(4):
         path = tmp_path / f"{number}.duckdb"
-        jobs = [score(path), score(path, "--as-of", "2026-03-31T09:00")]
+        # Not the time that the candidates have themselves: that would be the same job.
+        jobs = [score(path), score(path, "--as-of", "2026-03-31T10:00")]
         shell.at_once(
             *(
                 {"arguments": job, "signal": signal.SIGKILL, "delay": random.uniform(0.3, 1.5) * seconds}
