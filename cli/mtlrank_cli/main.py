@@ -77,16 +77,20 @@ def main() -> None:
 
 
 def _run() -> int:
-    if "--help" not in sys.argv:
-        skip_rewriting_feast()
-    try:
-        code: int = app(standalone_mode=False)
+    code: int
+    if "--help" in sys.argv:
+        code = app(standalone_mode=False)
         return code
-    except RuntimeError as error:
-        # What DuckDB makes of Ctrl-C during a query.
-        if str(error) == "Query interrupted":
-            return INTERRUPTED
-        raise
+    # Not at the top: help is there at once, without DuckDB.
+    from mtl_rank.features.interrupts import interrupt_queries, interruptible
+
+    skip_rewriting_feast()
+    try:
+        with interrupt_queries(), interruptible():
+            code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
 
 
 def _fail(message: str) -> NoReturn:

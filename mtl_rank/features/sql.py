@@ -5,12 +5,13 @@ Every identifier that reaches SQL text goes through `quote`; every value is a bo
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+
+from mtl_rank.features.interrupts import watched
 
 
 def quote(name: str) -> str:
@@ -37,17 +38,6 @@ def instant(sql: str) -> str:
     return f"CAST({sql} AS TIMESTAMPTZ)"
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C during a query is a KeyboardInterrupt, as it is anywhere else; DuckDB makes a RuntimeError of it."""
-    try:
-        yield
-    except RuntimeError as error:
-        if str(error) == "Query interrupted":
-            raise KeyboardInterrupt from None
-        raise
-
-
 @dataclass(frozen=True)
 class Engine:
     """How much of the machine a DuckDB connection may use.
@@ -67,7 +57,7 @@ class Engine:
         """A new in-memory database in UTC that cannot see Python variables. The caller closes it."""
         # An in-memory database would otherwise spill to `.tmp` in the current folder.
         spill = self.temp_directory or str(Path(tempfile.gettempdir()) / f"mtl_rank-{os.getpid()}")
-        con = duckdb.connect(":memory:", config={"temp_directory": spill})
+        con = watched(duckdb.connect(":memory:", config={"temp_directory": spill}))
         if self.memory_limit is not None:
             con.execute("SET memory_limit = ?", [self.memory_limit])
         if self.threads is not None:
@@ -76,7 +66,7 @@ class Engine:
 
     def cursor(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
         """A second connection to the database of `con`, for a statement beside one that is being read."""
-        return self._prepare(con.cursor())
+        return self._prepare(watched(con.cursor()))
 
     def _prepare(self, con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
         con.execute("SET TimeZone = 'UTC'")

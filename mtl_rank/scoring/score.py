@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -11,9 +12,9 @@ from typing import Any
 
 from mtl_rank.errors import ConfigError, RunError
 from mtl_rank.features.definitions import differences, read_definitions, service_definitions
+from mtl_rank.features.interrupts import interruptible
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.snapshot import EVENT_TIMESTAMP
-from mtl_rank.features.sql import interruptible
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 from mtl_rank.scoring.candidates import CandidateRules
@@ -170,7 +171,9 @@ def score(
                 chosen = _on_cluster(engine, options.cluster, folder) if options.cluster else engine
                 written = run_job(chosen, source, sink, push, reporter, clock)
                 remove_parts(folder)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        # It may have come between the opening of the file and the line that would close it.
+        traceback.clear_frames(stopped.__traceback__)
         reporter.say(_how_to_continue(source, sink, options.as_of))
         raise
     state = sink.state()

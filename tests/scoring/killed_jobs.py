@@ -9,6 +9,7 @@ and stderr.
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -39,6 +40,8 @@ class Attempt:
         self.began = time.monotonic()
         self.child = os.fork()
         if self.child == 0:
+            # What runs in the background of a shell ignores it, and so would its children.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             os.dup2(self.out.fileno(), 1)
             os.dup2(self.err.fileno(), 2)
             code = 70

@@ -222,7 +222,7 @@ def test_parquet_killed_on_its_way_is_published_whole(
 def test_ctrl_c_says_how_to_continue(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "scores.duckdb"
     arguments = score(path, "--as-of", "2026-03-31T09:00")
-    stopped = shell.run(arguments, signal=signal.SIGINT, at="predict_encoded", call=3)
+    stopped = shell.run(arguments, signal=signal.SIGINT, at="predict_encoded", call=5)
     assert (stopped["code"], stopped["out"]) == (130, "")
     assert "Traceback" not in stopped["err"]
     rows = assert_whole_chunks(path)
@@ -232,6 +232,20 @@ def test_ctrl_c_says_how_to_continue(shell: Shell, tmp_path: Path) -> None:
     continued = shell.run(arguments)
     assert json.loads(continued["out"])["written"] == CANDIDATES - rows
     assert assert_whole_chunks(path) == CANDIDATES
+
+
+def test_ctrl_c_ends_a_query_at_once(shell: Shell, tmp_path: Path) -> None:
+    """Whichever of DuckDB's threads has the work."""
+    path = tmp_path / "scores.duckdb"
+    endless = "(SELECT count(*) FROM range(1_000_000_000_000) AS t(i) WHERE i % 7 = 3) > 0"
+    arguments = score(path)
+    arguments[2] = f"SELECT * FROM 'data/candidates.parquet' WHERE {endless}"
+    for _ in range(5):
+        stopped = shell.run(arguments, signal=signal.SIGINT, at="open_source", delay=0.3)
+        assert (stopped["code"], stopped["out"]) == (130, "")
+        assert "Traceback" not in stopped["err"]
+        assert "stopped" in stopped["err"]
+    assert not path.exists()
 
 
 def test_one_job_started_twice_is_written_once(shell: Shell, expected: pl.DataFrame, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What the scores sink promises, seen from one process; test_sink_processes.py has the rest."""
 
 import os
-import signal
 import sqlite3
 import threading
 from pathlib import Path
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from mtl_rank.errors import ScoresError
-from mtl_rank.scoring.database import Database, Patience
+from mtl_rank.scoring.database import Patience
 from mtl_rank.scoring.ledger import Chunk
 from mtl_rank.scoring.sink import DuckDBSink, jobs
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget, duckdb_types
@@ -487,27 +486,6 @@ def test_a_missing_folder_or_file_is_named(tmp_path):
 def test_only_the_database_is_left_behind(target):
     write(target)
     assert [path.name for path in target.path.parent.iterdir()] == ["scores.duckdb"]
-
-
-def test_ctrl_c_during_a_query_is_what_it_is_elsewhere(target):
-    write(target)
-    endless = "SELECT count(*) FROM range(1_000_000_000_000) AS t(i) WHERE i % 7 = 3"
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
-
-    def work(con):
-        # DuckDB looks for signals where the main thread works itself: with others it may only wait for them.
-        con.execute("SET threads = 1")
-        timer.start()
-        con.execute(endless)
-
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            Database(target.path, Patience()).transact(work)
-    finally:
-        timer.join()
-        signal.signal(signal.SIGINT, before)
-    assert query(target, "SELECT count(*) FROM scores") == [(200,)]
 
 
 def test_a_link_and_its_file_are_one_database(target, tmp_path):

@@ -18,7 +18,7 @@ SETTINGS = {"fit.epochs": EPOCHS, "fit.patience": EPOCHS, "fit.checkpoint_minute
 
 
 def killed(project: Path, kills: int, seed: int = 0, within: float = 0.0) -> tuple[int, float, Path]:
-    """Kills, seconds of the last attempt and folder of a run that is killed up to `kills` times."""
+    """Kills, CPU seconds of the last attempt and folder of a run that is killed up to `kills` times."""
     script = Path(__file__).with_name("killed_attempts.py")
     done = subprocess.run(
         [sys.executable, script, project, str(kills), str(seed), str(EPOCHS), str(within)],
@@ -33,7 +33,7 @@ def killed(project: Path, kills: int, seed: int = 0, within: float = 0.0) -> tup
 
 @pytest.fixture(scope="module")
 def undisturbed(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The folder of a run that nobody killed, and the seconds it took."""
+    """The folder of a run that nobody killed, and the CPU seconds it took."""
     project = shutil.copytree(applied, tmp_path_factory.mktemp("undisturbed") / "shop")
     _, seconds, folder = killed(project, 0)
     return folder, seconds

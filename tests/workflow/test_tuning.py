@@ -19,7 +19,7 @@ TRIALS = 3
 
 
 def killed(project: Path, kills: int, seed: int = 0, within: float = 0.0) -> tuple[int, float]:
-    """Kills, and seconds of the last attempt, of a study that is killed up to `kills` times."""
+    """Kills, and CPU seconds of the last attempt, of a study that is killed up to `kills` times."""
     script = Path(__file__).with_name("killed_tunings.py")
     done = subprocess.run(
         [sys.executable, script, project, str(kills), str(seed), str(TRIALS), str(within)],
@@ -43,7 +43,7 @@ def result_of(project: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def tuned(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A project with one study that nobody killed, and the seconds it took."""
+    """A project with one study that nobody killed, and the CPU seconds it took."""
     project = shutil.copytree(applied, tmp_path_factory.mktemp("tuned") / "shop")
     _, seconds = killed(project, 0)
     return project, seconds

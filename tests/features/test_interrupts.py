@@ -1,0 +1,46 @@
+"""Ctrl-C ends a query of DuckDB, whichever of its threads has the work, and what follows is not disturbed."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+ENDLESS = "SELECT count(*) FROM range(1_000_000_000_000) AS t(i) WHERE i % 7 = 3"
+SCRIPT = """
+import signal, sys
+from contextlib import closing
+from mtl_rank.features.interrupts import interrupt_queries, interruptible
+from mtl_rank.features.sql import Engine
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+way, sql, times = sys.argv[1:]
+with interrupt_queries(), closing(Engine(threads=2).connect()) as con:
+    for _ in range(int(times)):
+        print("begin", flush=True)
+        try:
+            with interruptible():
+                if way == "at once":
+                    con.execute(sql)
+                else:
+                    con.sql(sql).to_arrow_reader(1024).read_next_batch()
+        except KeyboardInterrupt:
+            # The first query after Ctrl-C is not taken for the one that it was meant for.
+            print(con.sql("SELECT sum(i) FROM range(3_000_000) AS t(i)").fetchall(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["at once", "in batches"])
+def test_ctrl_c_ends_the_query_and_no_other(way: str) -> None:
+    times = 20
+    words = [sys.executable, "-c", SCRIPT, way, ENDLESS, str(times)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for number in range(times):
+            assert process.stdout.readline() == "begin\n"
+            # From before the query begins to long after.
+            time.sleep(0.02 * number)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "[(4499998500000,)]\n"
+        assert process.wait() == 0
