@@ -7,15 +7,17 @@ the work, Ctrl-C is not seen before the query ends, which may be hours.
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from weakref import WeakSet
 
 import duckdb
 
-# How long the main thread has to react by itself: outside of a query it needs far less.
-_REACTS_WITHIN = 0.1
+# How long the main thread has to answer by itself: outside of a query it needs far less.
+_ANSWERS_WITHIN = 0.1
+# What the handler writes behind the numbers of signals; no signal has it.
+_ANSWER = b"\0"
 
 _open: WeakSet[duckdb.DuckDBPyConnection] = WeakSet()
 # A signal may come while the main thread holds it.
@@ -41,35 +43,44 @@ def interrupt_queries() -> Iterator[None]:
         return
     heard, written = socket.socketpair()
     written.setblocking(False)
-    reacted = threading.Event()
 
     def react(number: int, frame: FrameType | None) -> None:
-        reacted.set()
+        with suppress(BlockingIOError):
+            written.send(_ANSWER)
         # DuckDB may have called this: it then waits for its other threads, which must be told.
         _interrupt()
         before(number, frame)
 
-    def listen() -> None:
-        # The descriptor is written by the signal itself, whatever the main thread is at.
-        while numbers := heard.recv(64):
-            if signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is react:
-                while not reacted.wait(_REACTS_WITHIN):
-                    _interrupt()
-                reacted.clear()
-
-    listener = threading.Thread(target=listen, name="ctrl-c", daemon=True)
+    listener = threading.Thread(target=_listen, args=(heard, react), name="ctrl-c", daemon=True)
     with heard, written:
         listener.start()
         signal.signal(signal.SIGINT, react)
-        signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
+        others = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
-            signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(others)
             signal.signal(signal.SIGINT, before)
-            reacted.set()
             written.shutdown(socket.SHUT_WR)
             listener.join()
+
+
+def _listen(heard: socket.socket, handler: Callable[[int, FrameType | None], None]) -> None:
+    """Interrupt queries until the handler answers; the signal itself writes its number, whatever Python is at."""
+    unanswered = False
+    while True:
+        heard.settimeout(_ANSWERS_WITHIN if unanswered else None)
+        try:
+            numbers = heard.recv(64)
+        except TimeoutError:
+            _interrupt()
+            continue
+        if not numbers:
+            return
+        for number in numbers:
+            if number in (signal.SIGINT, *_ANSWER):
+                # A training has a handler of its own, and no query.
+                unanswered = number == signal.SIGINT and signal.getsignal(signal.SIGINT) is handler
 
 
 def _interrupt() -> None:

@@ -28,6 +28,8 @@ with interrupt_queries(), closing(Engine(threads=2).connect()) as con:
         except KeyboardInterrupt:
             # The first query after Ctrl-C is not taken for the one that it was meant for.
             print(con.sql("SELECT sum(i) FROM range(3_000_000) AS t(i)").fetchall(), flush=True)
+    # Nothing goes on interrupting.
+    print(con.sql("SELECT count(*) FROM range(300_000_000) AS t(i) WHERE i % 7 = 3").fetchall())
 """
 
 
@@ -43,4 +45,5 @@ def test_ctrl_c_ends_the_query_and_no_other(way: str) -> None:
             time.sleep(0.02 * number)
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "[(4499998500000,)]\n"
+        assert process.stdout.readline() == "[(42857143,)]\n"
         assert process.wait() == 0
