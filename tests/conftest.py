@@ -14,12 +14,6 @@ ROWS = 6_000
 NOT_A_TEMPLATE = shutil.ignore_patterns("__pycache__", "data")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.timeout(3600))
-
-
 @pytest.fixture(scope="session")
 def applied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo shop with few rows, its feature repository applied, nothing trained. To be copied, not changed."""

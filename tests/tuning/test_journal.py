@@ -1,5 +1,6 @@
 """A study shared by processes that may die at any moment: every trial is trained by one, none is lost."""
 
+import multiprocessing
 import os
 import signal
 
@@ -7,6 +8,10 @@ import pytest
 
 from mtl_rank.tuning.journal import Study
 from mtl_rank.tuning.space import parse_search
+
+# A process of its own, not a fork: of the threads here a fork has none, and what it collects may wait for them forever.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["mtl_rank.tuning.journal"])
 
 SPACE = parse_search(("ctr", "cvr"), ["fit.lr=0.001..0.1"])
 
@@ -30,14 +35,14 @@ def work(study, wanted, at_most=99):
     return done
 
 
-def in_another_process(work_of_it):
-    """Its exit code; 9 = it killed itself."""
-    child = os.fork()
-    if child == 0:
-        work_of_it()
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+def exit_codes(target, *arguments):
+    """Of one process for each tuple of arguments, all at once; -9 = it killed itself."""
+    children = [processes.Process(target=target, args=each) for each in arguments]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    return [child.exitcode for child in children]
 
 
 def test_trials_begin_with_those_asked_for_and_end_at_the_number_wanted(tmp_path):
@@ -64,16 +69,16 @@ def test_a_study_opened_again_goes_on_as_if_it_had_not_been_closed(tmp_path):
     assert len({values["fit.lr"] for _, values in found}) == 12
 
 
+def die_at_a_trial(folder):
+    with study_in(folder).claim(5) as claim:
+        (claim.folder / "values").write_text(repr(claim.values))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_trial_whose_process_died_is_taken_up_again_with_its_values(tmp_path):
     study = study_in(tmp_path / "s")
     work(study, 2)
-
-    def die():
-        with study_in(tmp_path / "s").claim(5) as claim:
-            (claim.folder / "values").write_text(repr(claim.values))
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    assert in_another_process(die) == -9
+    assert exit_codes(die_at_a_trial, (tmp_path / "s",)) == [-9]
     with study.claim(5) as claim:
         assert (claim.number, claim.again) == (2, True)
         assert repr(claim.values) == (claim.folder / "values").read_text()
@@ -85,16 +90,16 @@ def test_a_trial_whose_process_died_is_taken_up_again_with_its_values(tmp_path):
     assert [number for number, _ in work(study, 5)] == [4]
 
 
+def die_choosing_values(folder):
+    half = study_in(folder)
+    half._claimed = lambda trial, again: os.kill(os.getpid(), signal.SIGKILL)
+    half.claim(5).__enter__()
+
+
 def test_a_process_killed_while_it_chose_values_leaves_a_trial_that_can_be_trained(tmp_path):
     study = study_in(tmp_path / "s")
     study.start_with([{"lambda/cvr": 2.0}])
-
-    def die():
-        half = study_in(tmp_path / "s")
-        half._claimed = lambda trial, again: os.kill(os.getpid(), signal.SIGKILL)
-        half.claim(5).__enter__()
-
-    assert in_another_process(die) == -9
+    assert exit_codes(die_choosing_values, (tmp_path / "s",)) == [-9]
     with study.claim(5) as claim:
         assert (claim.number, claim.again, claim.values["lambda/cvr"]) == (0, True, 2.0)
         assert 0.001 <= claim.values["fit.lr"] <= 0.1
@@ -114,21 +119,14 @@ def test_a_line_that_a_killed_process_did_not_finish_is_cut_off(tmp_path, torn):
     assert journal.read_bytes().startswith(whole)
 
 
+def do_some(folder, names):
+    done = work(study_in(folder), 20)
+    names.write_text("\n".join(str(number) for number, _ in done))
+
+
 def test_processes_share_the_trials_and_do_no_more_than_wanted(tmp_path):
     study_in(tmp_path / "s")
-
-    def some(name):
-        done = work(study_in(tmp_path / "s"), 20)
-        (tmp_path / name).write_text("\n".join(str(number) for number, _ in done))
-
-    children = []
-    for name in ("a", "b", "c"):
-        child = os.fork()
-        if child == 0:
-            some(name)
-            os._exit(0)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert exit_codes(do_some, *[(tmp_path / "s", tmp_path / name) for name in ("a", "b", "c")]) == [0, 0, 0]
     numbers = [int(n) for name in ("a", "b", "c") for n in (tmp_path / name).read_text().split()]
     assert sorted(numbers) == list(range(20))
     assert len(study_in(tmp_path / "s").complete()) == 20
