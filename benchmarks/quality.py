@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trainings import kuairand_project, kuairand_source, shop_project
+from trainings import kuairand_project, kuairand_source, shop_project, spread
 
 import mtl_rank as mr
 from mtl_rank.config import parse_settings, preset
@@ -18,6 +18,7 @@ from mtl_rank.progress import Silent
 from mtl_rank.runs import Run
 
 KUAIRAND_TASKS = ["ctr", "cvr", "like"]
+MEASURED = {"evaluation.draws": 0, "evaluation.baselines": ["trees"]}
 SERVICES = ["ranking_frozen_v1", "ranking_mixed_v1", "ranking_live_v1"]
 
 
@@ -35,18 +36,22 @@ def kuairand(source: Path, seeds: int, settings: dict[str, Any]) -> None:
             runs = []
             for seed in range(1, seeds + 1):
                 print(f"kuairand {service} seed {seed}", flush=True)
-                chosen = {**settings, "feature_service": service, "fit.seed": seed}
+                chosen = {**settings, "feature_service": service, "fit.seed": seed, **MEASURED}
                 runs.append(mr.train(project, KUAIRAND_TASKS, chosen, Say()))
             print(f"\n### {service}\n\nValidation: {_validation(project, runs)}\n")
-            print("| output | test AUC | GAUC by user | NE | calibration |\n|---|---|---|---|---|")
+            print("| output | test AUC | GAUC by user | NE | calibration | AUC, NE of the trees |")
+            print("|---|---|---|---|---|---|")
             for name in [*KUAIRAND_TASKS, "ctcvr"]:
-                numbers = [run.metrics()["test"]["tasks"][name] for run in runs]
-                cells = []
-                for key in ("auc", "gauc", "ne", "calibration"):
-                    values = [n[key] for n in numbers]
-                    cells.append(f"{np.mean(values):.4f} ± {np.std(values):.4f}")
-                print(f"| {name} | {' | '.join(cells)} |")
-            print(flush=True)
+                print(_row(name, [run.metrics() for run in runs]), flush=True)
+
+
+def _row(name: str, metrics: list[dict[str, Any]]) -> str:
+    """Of one output: the run's numbers and those of the trees on the same rows. metrics: of each seed's run."""
+    own = [one["test"]["tasks"][name] for one in metrics]
+    trees = [one["baselines"]["test"]["gradient-boosted trees"][name] for one in metrics]
+    cells = [spread([one[key] for one in own]) for key in ("auc", "gauc", "ne", "calibration")]
+    beside = ", ".join(spread([one[key] for one in trees]) for key in ("auc", "ne"))
+    return f"| {name} | {' | '.join(cells)} | {beside} |"
 
 
 def _validation(project: Path, runs: list[Run]) -> str:

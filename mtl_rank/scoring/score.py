@@ -38,7 +38,8 @@ from mtl_rank.scoring.sinks import Sink, Target, open_sink
 from mtl_rank.scoring.sources import Features, Source, Wanted, open_source
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
 
-CHUNK_ROWS = 131_072
+# A row group of DuckDB, which goes to the file as it is; one that is not full is written anew with the next chunk.
+CHUNK_ROWS = 122_880
 _SHOWN_DIFFERENCES = 3
 
 

@@ -47,7 +47,7 @@ def by_hand(scores: pl.DataFrame, value: pl.Expr, top_k: int | None = None) -> p
     return table if top_k is None else table.filter(pl.col("rank") <= top_k)
 
 
-@pytest.mark.parametrize("chunk_rows", [128, 131_072])
+@pytest.mark.parametrize("chunk_rows", [128, 122_880])
 def test_candidates_of_a_user_are_ranked_together_whatever_the_chunks(
     trained: Path,
     wanted: pl.DataFrame,
@@ -146,7 +146,7 @@ def lists(wanted: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     return users.reverse(), items
 
 
-@pytest.mark.parametrize("chunk_rows", [40, 131_072])
+@pytest.mark.parametrize("chunk_rows", [40, 122_880])
 def test_pairs_are_scored_as_if_they_had_been_listed(
     trained: Path,
     lists: tuple[pl.DataFrame, pl.DataFrame],
