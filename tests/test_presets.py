@@ -37,7 +37,7 @@ def test_every_preset_is_a_model_that_can_be_trained(name: str) -> None:
 def test_a_preset_goes_before_the_file_and_behind_settings() -> None:
     config = config_with({**preset("best"), "model.dim": 8})
     assert (config.model.name, config.model.branches) == ("shared_bottom", ("cross_v2",))
-    assert config.weighting.method == "manual"
+    assert (config.weighting.method, config.model.norm) == ("uncertainty", "layer")
     assert config.model.dim == 8
     # What a preset does not say stays as the project has it.
     assert (config.fit.seed, config.model.experts) == (5, 8)
