@@ -1,7 +1,6 @@
 """Scores in parquet: each chunk once, published whole, whatever happens in between."""
 
 import json
-import multiprocessing
 import os
 import resource
 import shutil
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from processes import processes
 
 from mtl_rank.errors import ConfigError, ScoresError
 from mtl_rank.scoring.database import Patience
@@ -29,9 +29,6 @@ from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
 SCHEMA = ScoresSchema({"user id": "VARCHAR", "item_id": "BIGINT"}, ("ctr", "cvr"))
 CHUNKS, ROWS = 3, 200
 DAY = 86_400_000_000
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["mtl_rank.scoring.parquet_sink", "numpy"])
 
 
 @pytest.fixture(params=["file", "folder"])

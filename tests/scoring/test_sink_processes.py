@@ -22,6 +22,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
+from processes import processes
 
 from mtl_rank.errors import ScoresError
 from mtl_rank.scoring.database import Patience
@@ -33,9 +34,6 @@ from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
 CHUNKS, ROWS = 4, 400
 SCHEMA = ScoresSchema({"user id": "VARCHAR", "item_id": "BIGINT"}, ("ctr", "cvr"))
 SECONDS = 60
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["mtl_rank.scoring.sink", "numpy"])
 
 
 def scores_of(job_id, number):

@@ -1,17 +1,13 @@
 """A study shared by processes that may die at any moment: every trial is trained by one, none is lost."""
 
-import multiprocessing
 import os
 import signal
 
 import pytest
+from processes import processes
 
 from mtl_rank.tuning.journal import Study
 from mtl_rank.tuning.space import parse_search
-
-# A process of its own, not a fork: of the threads here a fork has none, and what it collects may wait for them forever.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["mtl_rank.tuning.journal"])
 
 SPACE = parse_search(("ctr", "cvr"), ["fit.lr=0.001..0.1"])
 
