@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rivals import TREES
 from trainings import kuairand_project, kuairand_source, shop_project, spread
 
 import mtl_rank as mr
@@ -48,7 +49,7 @@ def kuairand(source: Path, seeds: int, settings: dict[str, Any]) -> None:
 def _row(name: str, metrics: list[dict[str, Any]]) -> str:
     """Of one output: the run's numbers and those of the trees on the same rows. metrics: of each seed's run."""
     own = [one["test"]["tasks"][name] for one in metrics]
-    trees = [one["baselines"]["test"]["gradient-boosted trees"][name] for one in metrics]
+    trees = [one["baselines"]["test"][TREES][name] for one in metrics]
     cells = [spread([one[key] for one in own]) for key in ("auc", "gauc", "ne", "calibration")]
     beside = ", ".join(spread([one[key] for one in trees]) for key in ("auc", "ne"))
     return f"| {name} | {' | '.join(cells)} | {beside} |"

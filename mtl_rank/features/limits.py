@@ -9,8 +9,6 @@ JOIN_ROW_BYTES = 256
 """Memory that one row of either side of the narrow join takes at its peak, sort buffers included."""
 
 _FETCH_SHARE = 4
-# More at once is hardly quicker: the sources are read again for each part, but a part takes a while to use.
-_MOST_FETCHED = 2**30
 _FEWEST_ROWS = 2**16
 _UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
@@ -31,9 +29,8 @@ class Limits:
         return self.join_rows or max(_FEWEST_ROWS, memory // JOIN_ROW_BYTES)
 
     def fetched(self, memory: int, kinds: Sequence[str]) -> int:
-        """fetch_rows, or what a quarter of `memory` bytes, at most 1 GB, holds of rows of these DuckDB types."""
-        held = min(memory // _FETCH_SHARE, _MOST_FETCHED)
-        return self.fetch_rows or max(_FEWEST_ROWS, held // sum(map(_width, kinds)))
+        """fetch_rows, or what a quarter of `memory` bytes holds of rows of these DuckDB types."""
+        return self.fetch_rows or max(_FEWEST_ROWS, memory // _FETCH_SHARE // sum(map(_width, kinds)))
 
 
 def memory_of(con: duckdb.DuckDBPyConnection) -> int:
