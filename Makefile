@@ -37,7 +37,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not slow"
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -o faulthandler_timeout=3600
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -o faulthandler_timeout=3600 --hypothesis-profile=searching
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -5,9 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Chosen before torch is loaded: many small trainings on few cores are quickest with one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Properties are tried on busy machines too: no deadlines. The default run tries the same examples every time, so that
+# it fails by a change alone; the slow suite looks for new ones.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("searching", deadline=None)
+settings.load_profile("repeatable")
 
 CHECKOUT = Path(__file__).parents[1]
 ROWS = 6_000

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from project_text import PROJECT, complaint
 
@@ -153,7 +153,6 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.sampled_from(PATHS), VALUES)
 def test_whatever_stands_anywhere_it_is_taken_or_refused_in_a_line(path, value):
     raw = yaml.safe_load(PROJECT)

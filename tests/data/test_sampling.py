@@ -35,7 +35,7 @@ def epoch_of(dataset, keep, seed=1, epoch=0):
 
 
 @given(st.integers(0, 3 * RUN_ROWS), st.floats(0.01, 1), st.floats(0, 1), st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_all_other_rows_and_a_share_of_the_negatives(rows, keep, rate, seed):
     rng = np.random.default_rng(seed)
     labels = (rng.random(rows) < rate).astype(float)

@@ -20,7 +20,7 @@ def counted(items, made, closed=None):
             closed.append(threading.current_thread())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.integers(), max_size=30), st.integers(1, 3), st.integers(0, 3))
 def test_items_come_in_order_through_any_number_of_threads(items, depth, threads):
     stream = counted(items, [])

@@ -48,7 +48,7 @@ def test_the_best_of_each_key_come_first_and_are_counted(rows, top_k):
     assert list(zip(*columns, strict=True)) == expected
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(1, 12))
 def test_chunks_end_where_a_key_ends(tmp_path_factory, sizes, size):
     keys = np.repeat(np.arange(len(sizes)) * 7, sizes)

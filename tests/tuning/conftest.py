@@ -1,6 +1,0 @@
-"""Properties are tried on busy machines too: no deadlines."""
-
-from hypothesis import settings
-
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
