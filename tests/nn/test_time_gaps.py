@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import torch
 from random_inputs import EVEN, random_batch, randomise, tasks_of
-from test_sequence_encoders import CLOSE, DIM, L, block_by_hand, history_of
+from sequence_formulas import CLOSE, DIM, L, block_by_hand, history_of
 from test_trunks import array
 
 from mtl_rank.config import Model
