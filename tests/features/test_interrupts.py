@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-ENDLESS = "SELECT count(*) FROM range(1_000_000_000_000) AS t(i) WHERE i % 7 = 3"
+# Minutes of work, and not hours that would outlive a test that failed.
+ENDLESS = "SELECT count(*) FROM range(100_000_000_000) AS t(i) WHERE i % 7 = 3"
 SCRIPT = """
 import signal, sys
 from contextlib import closing
@@ -18,8 +19,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 way, sql, times = sys.argv[1:]
 with interrupt_queries(), closing(Engine(threads=2).connect()) as con:
     for _ in range(int(times)):
-        print("begin", flush=True)
         try:
+            print("begin", flush=True)
             with interruptible():
                 if way == "at once":
                     con.execute(sql)
@@ -39,11 +40,14 @@ def test_ctrl_c_ends_the_query_and_no_other(way: str) -> None:
     words = [sys.executable, "-c", SCRIPT, way, ENDLESS, str(times)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        for number in range(times):
-            assert process.stdout.readline() == "begin\n"
-            # From before the query begins to long after.
-            time.sleep(0.02 * number)
-            process.send_signal(signal.SIGINT)
-            assert process.stdout.readline() == "[(4499998500000,)]\n"
-        assert process.stdout.readline() == "[(42857143,)]\n"
-        assert process.wait() == 0
+        try:
+            for number in range(times):
+                assert process.stdout.readline() == "begin\n"
+                # From before the query begins to long after.
+                time.sleep(0.02 * number)
+                process.send_signal(signal.SIGINT)
+                assert process.stdout.readline() == "[(4499998500000,)]\n"
+            assert process.stdout.readline() == "[(42857143,)]\n"
+            assert process.wait() == 0
+        finally:
+            process.kill()

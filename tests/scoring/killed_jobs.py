@@ -58,14 +58,20 @@ class Attempt:
         os.close(reached)
 
     def run(self, reached: int) -> None:
-        """The command in this process; writes a byte to `reached` when the moment has come."""
+        """The command in this process. When the moment has come it sends the signal to itself, or, if that has a delay,
+        writes a byte to `reached`: a parent that is kept waiting would send a signal without delay too late.
+        """
         calls = 0
 
         def watch(frame: FrameType, event: str, _: Any) -> None:
             nonlocal calls
             if event == "call" and frame.f_code.co_name == self.at and "mtl_rank" in frame.f_code.co_filename:
                 calls += 1
-                if calls == self.call:
+                if calls != self.call:
+                    return
+                if self.signal is not None and self.delay == 0:
+                    os.kill(os.getpid(), self.signal)
+                else:
                     os.write(reached, b"x")
 
         if self.at is None:
@@ -77,7 +83,7 @@ class Attempt:
         main()
 
     def end(self) -> dict[str, Any]:
-        # An end of file instead of a byte: the process ended before the moment came.
+        # An end of file instead of a byte: the process stopped itself, or ended before the moment came.
         if self.signal is not None and os.read(self.listens, 1):
             time.sleep(self.delay)
             os.kill(self.child, self.signal)

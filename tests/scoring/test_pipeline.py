@@ -82,8 +82,11 @@ def test_a_pipeline_that_is_left_ends_its_threads_and_closes_its_source(threads)
         stream = ahead(each(lambda x: x, stream))
     assert next(stream) == 0
     stream.close()
+    until = time.monotonic() + 60
+    while (threading.active_count() > before or not closed) and time.monotonic() < until:
+        time.sleep(0.01)
     assert len(closed) == 1
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert len(made) < 20
 
 
@@ -91,7 +94,7 @@ def test_the_clock_adds_up_what_stages_take():
     clock = Clock()
     for _ in clock.timed("make", (time.sleep(0.01) for _ in range(3))):
         with clock("use"):
-            time.sleep(0.03)
+            time.sleep(0.2)
     assert clock.seconds["use"] > clock.seconds["make"] >= 0.03
     assert clock.slowest() == "mostly use"
     assert Clock().slowest() == ""
