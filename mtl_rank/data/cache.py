@@ -16,7 +16,7 @@ from mtl_rank.config import ProjectConfig
 from mtl_rank.data.encoded import MANIFEST, EncodedDataset
 from mtl_rank.data.encoder import FORMAT_VERSION, FeatureEncoder
 from mtl_rank.data.prepare import encode_splits, example_columns
-from mtl_rank.errors import MtlRankError
+from mtl_rank.errors import DataError, MtlRankError
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.snapshot import Snapshot, snapshot_rows
 from mtl_rank.features.state import source_state
@@ -81,12 +81,14 @@ def prepared(
             partial.mkdir()
             try:
                 encode_splits(config, repository, snapshot, partial, reporter)
+                if _fingerprint(config, repository, snapshot) != fingerprint:
+                    raise DataError("a source of the features changed while it was read; start again")
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
             (partial / "used").touch()
             partial.rename(folder)
-        opened = _open(folder, config, reporter)
+            opened = _open(folder, config, reporter)
         assert opened is not None
         return opened
 

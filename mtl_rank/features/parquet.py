@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from mtl_rank.errors import DataError
-from mtl_rank.features.relations import Relation, columns_of, nothing_at, readable
+from mtl_rank.features.relations import Relation, columns_of, nothing_at, readable, stamp
 
 APPENDED = ".appended"
 """Batches written to the source `x.parquet` lie in the folder `x.parquet.appended` beside it."""
@@ -27,6 +27,7 @@ def parquet_relation(
     files = parquet_files(path, base, label)
     options = f"union_by_name = true, hive_partitioning = {str(_is_hive(base / path, files)).lower()}"
     sql, values = f"read_parquet(${name}, {options})", {name: [escape(file) for file in files]}
+    stamps = {file: stamp(file) for file in files}
     with readable(label):
         sizes = con.sql(f"SELECT max(num_rows) FROM parquet_file_metadata(${name})", params=values).fetchall()
         columns = columns_of(con, sql, values)
@@ -34,7 +35,8 @@ def parquet_relation(
     position = "s.file_row_number"
     if len(files) > 1:
         position = f"((CAST(s.file_index AS BIGINT) << {bits}) + s.file_row_number)"
-    return Relation(label, sql, columns, position, bits + (len(files) - 1).bit_length(), values)
+    bits += (len(files) - 1).bit_length()
+    return Relation(label, sql, columns, position, bits, values, files=stamps)
 
 
 def parquet_files(path: str, base: Path, label: str) -> list[str]:

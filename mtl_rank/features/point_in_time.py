@@ -125,6 +125,8 @@ class PointInTimeJoin:
             for part in _parts(entity_rows, self.limits.fetched(memory, kinds)):
                 beside.register(PART, part)
                 for batch in _fetch(beside, inputs, offset, part.num_rows, sizes).to_arrow_reader(rows):
+                    for view in inputs.views:
+                        view.source.check_unchanged()
                     yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
                 offset += part.num_rows
 

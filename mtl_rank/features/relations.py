@@ -1,5 +1,6 @@
 """What the point-in-time join reads: a relation, as SQL text with the values bound to it."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,15 @@ PANDAS_INDEX = "__index_level_"
 _NANOSECONDS = re.compile(r"\b(TIMESTAMP|TIMESTAMPTZ)_NS\b")
 
 
+def stamp(file: str) -> tuple[int, ...]:
+    """What tells a file from one that took its place; () when it is gone."""
+    try:
+        stat = os.stat(file)  # noqa: PTH116, a name, called for thousands of files
+    except FileNotFoundError:
+        return ()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 @dataclass(frozen=True)
 class Relation:
     """Rows that DuckDB can read.
@@ -29,6 +39,7 @@ class Relation:
     position_bits: how many bits that number needs.
     values: what is bound to the parameters of `sql`.
     catalog: the attached database whose tables `sql` names; None = the connection's own.
+    files: those whose rows a position counts, as `stamp` knew them.
     """
 
     label: str
@@ -38,6 +49,13 @@ class Relation:
     position_bits: int = 0
     values: Mapping[str, Any] = field(default_factory=dict)
     catalog: str | None = None
+    files: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def check_unchanged(self) -> None:
+        """Raises DataError when a file was replaced since: a position in it would be another row's."""
+        for file, before in self.files.items():
+            if stamp(file) != before:
+                raise DataError(f"{self.label}: {file} changed while it was read; start again")
 
     def value(self, column: str) -> str:
         """SQL of a column; nanosecond timestamps become microseconds, which all of Feast can read."""

@@ -10,6 +10,7 @@ from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
 
 from mtl_rank.features.duckdb_source import DuckDBSource
+from mtl_rank.features.parquet import APPENDED, is_glob
 from mtl_rank.features.repository import FeatureRepository
 
 
@@ -60,9 +61,9 @@ def _files(source: DataSource, base: Path) -> list[str] | None:
     path = base / str(source.path)
     if path.is_dir():
         files = [file for file in path.rglob("*") if file.is_file()]
-    elif path.exists():
-        # A database that was not closed keeps its last changes in a file beside it.
-        files = [path, path.with_name(path.name + ".wal")]
+    elif path.exists() or not is_glob(str(source.path)):
+        # Beside a parquet file are rows that were appended, beside a database its last changes, if it was not closed.
+        files = [path, path.with_name(path.name + ".wal"), *Path(f"{path}{APPENDED}").glob("*.parquet")]
     else:
         files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207, an absolute pattern
     stats = [(file, file.stat()) for file in sorted(files) if file.exists()]

@@ -57,6 +57,16 @@ def test_what_an_error_costs_does_not_change_the_data(project):
     assert second.fingerprint == first.fingerprint
 
 
+def test_rows_appended_to_a_source_are_a_change(project):
+    first, _ = prepare(project, ["ctr"])
+    appended = project / "data" / "user_stats.parquet.appended"
+    appended.mkdir()
+    pl.read_parquet(project / "data" / "user_stats.parquet").head(1).write_parquet(appended / "new.parquet")
+    second, was_there = prepare(project, ["ctr"])
+    assert not was_there
+    assert second.fingerprint != first.fingerprint
+
+
 STATE = """
 import sys
 from mtl_rank.features.repository import open_repository

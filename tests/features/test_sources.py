@@ -18,7 +18,7 @@ from feast.infra.registry.registry import Registry
 from feast.types import Float64, Int64, String
 from stores import at, ours, parquet, repo_config, view
 
-from mtl_rank.errors import ConfigError
+from mtl_rank.errors import ConfigError, DataError
 from mtl_rank.features.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
 from mtl_rank.features.offline_store import DuckDBAsofOfflineStore, DuckDBAsofOfflineStoreConfig
 
@@ -187,6 +187,21 @@ def test_rows_between_two_times(kind: Any, newest: bool, repo: Path) -> None:
     assert sorted(found["x"].to_pylist()) == ([2.0, 4.0] if newest else [1.0, 2.0, 3.0, 4.0])
     batches = pa.Table.from_batches(job.to_arrow_batches(1))
     assert batches.sort_by("x").equals(found.sort_by("x"))
+
+
+def test_a_file_replaced_while_it_is_read_is_no_source_of_other_rows(repo: Path, registry: Registry) -> None:
+    """Rows are fetched by their position, which in another file is another row's."""
+    path = repo / "stats.parquet"
+    users = list(range(3_000))
+    made = view(parquet(path, {"user": users, "ts": [at(0)] * 3_000, "x": [float(user) for user in users]}))
+    rows = pd.DataFrame({"user": users, "event_timestamp": [at(1)] * 3_000})
+    batches = ours(rows, [made], registry, repo, fetch_rows=100).to_arrow_batches(100)
+    first = next(batches)
+    assert first["x"].to_pylist() == first["user"].to_pylist()
+    pd.read_parquet(path).iloc[::-1].to_parquet(repo / "new.parquet")
+    (repo / "new.parquet").replace(path)
+    with pytest.raises(DataError, match=r"stats\.parquet changed while it was read"):
+        assert all(batch["x"].to_pylist() == batch["user"].to_pylist() for batch in batches)
 
 
 ODD = [
