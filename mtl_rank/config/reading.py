@@ -49,10 +49,11 @@ def parse_config(text: str, origin: str, settings: Mapping[str, Any] | None = No
     """Parse the text of a configuration; `origin` names it in errors."""
     try:
         raw = yaml.load(text, _UniqueKeys)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # What looks like a date and is none is a ValueError.
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
+        problem = getattr(error, "problem", None) or error
         raise ConfigError(f"{origin}{where}: not YAML: {problem}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{origin}: must be a mapping of sections such as tasks: and split:")
@@ -78,7 +79,7 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {pair}: write key=value, such as --set model.experts=8")
         try:
             settings[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise ConfigError(f"--set {pair}: {value!r} is not a YAML value") from None
     return settings
 

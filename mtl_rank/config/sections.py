@@ -106,7 +106,7 @@ class Fit(Section):
     clip_norm: float | None = Field(None, gt=0)
     warmup_steps: int = Field(0, ge=0)
     schedule: Literal["constant", "restarts", "linear", "cosine"] = "restarts"
-    seed: int = Field(7, ge=0)
+    seed: int = Field(7, ge=0, lt=2**32)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     monitor: str = "valid/ne"
     monitor_weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(

@@ -14,7 +14,7 @@ from mtl_rank.data.encoded import EncodedDataset, concat, take
 from mtl_rank.data.encoder import EncodedRows
 from mtl_rank.data.labels import LabelReader, encode_labels
 from mtl_rank.data.prepare import as_polars, example_columns
-from mtl_rank.errors import DataError, did_you_mean
+from mtl_rank.errors import ConfigError, DataError, did_you_mean
 from mtl_rank.evaluation.baselines import Baseline, check_baselines
 from mtl_rank.evaluation.checks import drift
 from mtl_rank.evaluation.classes import ClassNumbers, labels_by_output, measure_classes
@@ -101,8 +101,13 @@ class Evaluation:
 def check_evaluation(config: ProjectConfig, project: Path, repository: FeatureRepository) -> None:
     """Raises MtlRankError for an `evaluation:` section that would fail once the training is done."""
     check_baselines(config.evaluation.baselines)
+    columns = columns_of_rows(config.examples, project)
+    if config.user_key is not None and config.user_key not in columns:
+        raise ConfigError(
+            f"user_key: no column {config.user_key!r}; {did_you_mean(config.user_key, columns)}"
+        )
     if config.evaluation.by:
-        slice_columns(config.evaluation.by, columns_of_rows(config.examples, project), repository)
+        slice_columns(config.evaluation.by, columns, repository)
 
 
 def evaluate_run(

@@ -108,9 +108,12 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
     Raises:
         ScoresError: it is no parquet file.
+        FileNotFoundError: it is gone.
     """
     try:
         metadata = pq.read_metadata(path).metadata or {}
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError) as error:
         raise ScoresError(f"{path} is no parquet file: {str(error).splitlines()[0]}") from None
     text = metadata.get(NOTE.encode())
@@ -162,11 +165,15 @@ def parquet_jobs(target: ParquetTarget) -> list[JobState]:
 def _working(target: ParquetTarget) -> Iterator[JobState]:
     for path in target.work.glob("*/"):
         folder = JobFolder(path)
-        note = folder.note()
-        if note is None:
+        try:
+            note = folder.note()
+            if note is None:
+                continue
+            chunks = [chunk for chunk, _ in folder.chunks().values()]
+            updated_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        except FileNotFoundError:
+            # It ends just now: its files are on their way to where they are published.
             continue
-        chunks = [chunk for chunk, _ in folder.chunks().values()]
-        updated_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
         holder = Holder(**note["holder"])
         running = holder.is_alive(updated_at)
         yield JobState(

@@ -8,11 +8,13 @@ one created last.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any
 
 import feast
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mtl_rank.errors import ConfigError, DataError, ScoresError, did_you_mean
 from mtl_rank.features.snapshot import EVENT_TIMESTAMP
@@ -45,10 +47,12 @@ class Push:
             ScoresError: the store does not take the rows.
         """
         now = pd.Timestamp(datetime.now(UTC))
-        frame = scores.to_pandas().assign(scored_at=now, **stamps)
-        frame = frame.dropna(subset=[self.offline[key] for key in self.keys])
-        if frame.empty:
+        keyed = [pc.is_valid(scores[self.offline[key]]) for key in self.keys]
+        scores = scores.filter(reduce(pc.and_, keyed)) if keyed else scores
+        if not scores.num_rows:
             return
+        # pandas would make floats of whole numbers that have a null among them.
+        frame = scores.to_pandas(integer_object_nulls=True).assign(scored_at=now, **stamps)
         stamped = {self.timestamp: frame[EVENT_TIMESTAMP], **({self.created: now} if self.created else {})}
         try:
             self.store.write_to_offline_store(self.view, _columns(frame, self.offline).assign(**stamped))

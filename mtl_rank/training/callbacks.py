@@ -54,7 +54,7 @@ class History(L.Callback):
         self._mark = (self._start, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._seconds()}
+        return {"seconds": self.seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds_before = state_dict["seconds"]
@@ -85,9 +85,9 @@ class History(L.Callback):
         self._reporter.say(f"epoch {trainer.current_epoch + 1}: {shown}")
 
     def _position(self, trainer: L.Trainer) -> dict[str, float]:
-        return {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": self._seconds()}
+        return {"epoch": trainer.current_epoch, "step": trainer.global_step, "seconds": self.seconds()}
 
-    def _seconds(self) -> float:
+    def seconds(self) -> float:
         """Time spent training, that before the last checkpoint included."""
         return round(self._seconds_before + time.monotonic() - self._start, 3)
 
@@ -95,12 +95,15 @@ class History(L.Callback):
         """A header; after a resume also the rows up to the checkpoint, since what followed happens again."""
         kept: list[dict[str, str]] = []
         if step and self._path.exists():
-            with self._path.open(newline="", encoding="utf-8") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        with self._path.open("w", newline="", encoding="utf-8") as file:
+            # A full disk may have cut the last line off.
+            whole = self._path.read_text(encoding="utf-8").rpartition("\n")[0]
+            kept = [row for row in csv.DictReader(whole.splitlines()) if int(row["step"]) <= step]
+        partial = self._path.with_name(self._path.name + ".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns, restval="")
             writer.writeheader()
             writer.writerows(kept)
+        partial.replace(self._path)
 
     def _step_row(self, trainer: L.Trainer, pl_module: RankingModule) -> dict[str, float]:
         assert pl_module.losses is not None

@@ -3,7 +3,6 @@
 import logging
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -103,7 +102,6 @@ def fit(
     newest = newest_checkpoint(folder / "checkpoints", reporter)
     if newest is not None:
         reporter.say(f"continuing from {newest.name}")
-    start = time.monotonic()
     with warnings.catch_warnings():
         # Lightning 2.6 asks torch 2.13 an old question.
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
@@ -114,7 +112,6 @@ def fit(
                 ckpt_path=newest,
                 weights_only=True,
             )
-    seconds = time.monotonic() - start
     of_tables = sum(table.numel() for table in network.tables())
     return FitResult(
         epochs=trainer.current_epoch,
@@ -124,8 +121,8 @@ def fit(
         precision=precision.name,
         parameters=sum(p.numel() for p in network.parameters()) - of_tables,
         embedding_parameters=of_tables,
-        seconds=seconds,
-        rows_per_second=trainer.current_epoch * rows / seconds,
+        seconds=history.seconds(),
+        rows_per_second=trainer.current_epoch * rows / max(history.seconds(), 1e-3),
     )
 
 
@@ -183,6 +180,12 @@ def check_logging(config: ProjectConfig) -> None:
     """Raises ConfigError when TensorBoard is asked for and not installed."""
     if config.fit.tensorboard and find_spec("tensorboard") is None:
         raise ConfigError("fit.tensorboard: it is not installed; pip install 'mtl-rank[tensorboard]'")
+
+
+def check_accelerator(accelerator: str) -> None:
+    """Raises ConfigError for a GPU where torch finds none."""
+    if accelerator == "gpu" and not torch.accelerator.is_available():
+        raise ConfigError("fit.accelerator: gpu, but torch finds none on this machine; write auto or cpu")
 
 
 def _trainer(

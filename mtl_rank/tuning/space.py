@@ -1,6 +1,7 @@
 """What a study searches: the ratios of the lambdas, and whatever else is asked for."""
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,13 +134,17 @@ def _ratio(task: str) -> str:
     return f"lambda/{task}"
 
 
+def _number(text: str) -> int | float:
+    # YAML 1.1 takes 1e-4 for a text.
+    return int(text) if re.fullmatch(r"\s*[+-]?\d+\s*", text) else float(text)
+
+
 def _range(pair: str, values: str) -> Searched:
     try:
-        low, high = (yaml.safe_load(value) for value in values.split(".."))
-    except (ValueError, yaml.YAMLError):
-        low = high = None
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (low, high))
-    if not numbers or not low < high:
+        low, high = map(_number, values.split(".."))
+    except ValueError:
+        low = high = 0
+    if not -math.inf < low < high < math.inf:
         raise ConfigError(f"--search {pair}: a range is two numbers, the smaller first, such as 0.0005..0.01")
     if isinstance(low, int) and isinstance(high, int):
         return IntDistribution(low, high)

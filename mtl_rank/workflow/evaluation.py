@@ -2,12 +2,13 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mtl_rank.config import CONFIG_NAME
+from mtl_rank.config import CONFIG_NAME, load_config
 from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.errors import ConfigError
 from mtl_rank.evaluation.compare import DRAWS, Comparison, compare_runs
@@ -131,7 +132,8 @@ def describe_model(
 ) -> NetworkSummary:
     """The layers, parameters and operations that a model of the zoo would have on the inputs and tasks of a run.
 
-    like: a run of the project, or the folder of another project, whose latest run is taken; None = the latest.
+    like: a run of the project: its inputs, tasks and settings; or the folder of another project, None = this one: the
+    inputs and tasks of its latest run, with the `model:` section of its mtlrank.yaml.
     settings: dotted configuration keys to override.
     Raises ConfigError when the model does not fit them.
     """
@@ -139,7 +141,10 @@ def describe_model(
     if like is not None and (Path(like) / CONFIG_NAME).is_file():
         project, like = Path(like), None
     found = find_run(project, like)
-    config = found.config({"model.name": name, **(settings or {})})
-    layout = FeatureEncoder.load(found.encoder_folder).layout
+    chosen = {"model.name": name, **(settings or {})}
+    config = found.config(chosen)
+    if like is None:
+        config = config.model_copy(update={"model": load_config(project, chosen).model})
+    layout = replace(FeatureEncoder.load(found.encoder_folder), default_dim=config.model.dim).layout
     start = torch.zeros(Columns.of(config.tasks.values()).total)
     return summarise(build_network(config.model, layout, start, config.tasks))

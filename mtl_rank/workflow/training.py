@@ -38,7 +38,7 @@ from mtl_rank.runs import (
     write_json,
 )
 from mtl_rank.training.checkpoints import TrainingInterrupted
-from mtl_rank.training.fit import check_logging, fit
+from mtl_rank.training.fit import check_accelerator, check_logging, fit
 from mtl_rank.training.precision import choose_precision, load_precision
 from mtl_rank.training.validation import check_monitor
 from mtl_rank.training.weighting import check_weighting
@@ -76,6 +76,7 @@ def checked(config: ProjectConfig, project: Path) -> FeatureRepository:
     check_model(config.model, config.tasks)
     check_weighting(config)
     check_logging(config)
+    check_accelerator(config.fit.accelerator)
     check_monitor(config.fit, {name: task.kind for name, task in config.tasks.items()})
     check_pretrained(config.model.pretrained, project)
     repository = project_repository(project, config)

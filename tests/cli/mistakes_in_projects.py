@@ -22,6 +22,9 @@ MTLRANK_YAML = (
     Case("text for a number", "train", ("model.experts", "'many'"), keys(model__experts="many")),
     Case("a negative number", "train", ("fit.epochs", "-1"), keys(fit__epochs=-1)),
     Case("no time", "train", ("split.valid", "'yesterday'"), keys(split__valid="yesterday")),
+    Case("no day", "train --set split.valid=2026-02-30", ("split.valid", "2026-02-30")),
+    Case("no such user_key", "train --set user_key=user", ("user_key", "'user_id'")),
+    Case("a seed too large", "train --set fit.seed=20261125120000", ("fit.seed", "4294967296")),
     Case("a list for a section", "train", ("tasks",), keys(tasks=["ctr"])),
     Case(
         "a name that is no name", "train", ("tasks", "click rate"), keys(tasks={"click rate": {"label": "c"}})

@@ -82,6 +82,13 @@ def test_the_command_of_a_point_trains_that_very_configuration(seed):
     assert again == configured(started, lambdas, settings)
 
 
+def test_a_range_is_written_as_numbers_are():
+    space = parse_search(TASKS, ["fit.lr=1e-4..1e-2"])
+    for seed in range(20):
+        config = configured(base(), {}, space.settings(drawn(space, seed)))
+        assert 1e-4 <= config.fit.lr <= 1e-2
+
+
 def test_equal_lambdas_and_those_of_the_project_are_tried_first():
     space = parse_search(TASKS, [])
     starts = space.starts(base().lambdas())

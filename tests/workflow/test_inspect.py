@@ -10,6 +10,7 @@ import torch
 from harness import mtlrank
 
 import mtl_rank as mr
+from mtl_rank.config import load_config
 from mtl_rank.data.datamodule import to_batch
 from mtl_rank.errors import ConfigError, RunError
 from mtl_rank.predict import Predictor
@@ -180,6 +181,17 @@ def test_models_lists_and_describes(models: tuple[Path, dict[str, Run]], tmp_pat
         assert refused.code == 2
         assert message in refused.err
         assert len(refused.err.splitlines()) <= 2
+
+
+def test_a_model_on_a_project_has_its_settings_and_not_those_of_the_last_run(
+    models: tuple[Path, dict[str, Run]], tmp_path: Path
+) -> None:
+    project = shutil.copytree(models[0], tmp_path / "shop")
+    before = mr.describe_model(project, "mmoe")
+    wider = {"model.dim": 2 * load_config(project).model.dim}
+    assert mr.describe_model(project, "mmoe", settings=wider).table_parameters == 2 * before.table_parameters
+    mr.train(project, ["ctr", "cvr"], {"model.heads": "esmm", "model.branches": ["fm"], "fit.epochs": 1})
+    assert mr.describe_model(project, "mmoe") == before
 
 
 def test_a_combination_that_cannot_work_is_refused_before_long_work(project: Path) -> None:
