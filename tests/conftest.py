@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 
 # Chosen before torch is loaded: many small trainings on few cores are quickest with one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What is remembered of the machine is no user's, and can be written where no home can.
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"mtlrank-tests-{os.getuid()}")
 
 # Properties are tried on busy machines too: no deadlines. The default run tries the same examples every time, so that
 # it fails by a change alone; the slow suite looks for new ones.

@@ -120,6 +120,10 @@ class Fit(Section):
     devices: int = Field(1, gt=0)
 
 
+# Beside the outputs; a ranked table has the last two.
+_SCORES_COLUMNS = ("event_timestamp", "run_id", "job_id", "scored_at", "rank_by", "rank")
+
+
 class ProjectConfig(Section):
     """Everything a run needs to know; saved complete as `config.yaml` in the run directory.
 
@@ -207,7 +211,7 @@ class ProjectConfig(Section):
 
     def _check_output_names(self) -> None:
         """Outputs become columns of one table, where letter case does not tell names apart."""
-        seen: dict[str, str] = {}
+        seen = dict.fromkeys(_SCORES_COLUMNS, "a column of the scores table")
         chains = [(product, " * ".join(chain)) for product, chain in self.products().items()]
         classes = [
             (column, f"class {value} of {name}")

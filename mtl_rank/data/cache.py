@@ -58,7 +58,10 @@ def prepared(
     Raises MtlRankError for input that cannot be trained on.
     """
     cache = project / CACHE
-    (cache / _LOCKS).mkdir(parents=True, exist_ok=True)
+    try:
+        (cache / _LOCKS).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(f"{cache}: prepared data needs a folder of this name, and a file has it") from None
     with _scratch(cache) as scratch:
         snapshot = snapshot_rows(
             config.examples,

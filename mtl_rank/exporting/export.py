@@ -59,6 +59,9 @@ def check_destination(folder: Path) -> None:
         and (not folder.is_dir() or any(folder.iterdir()))
     ):
         raise ConfigError(f"--to: {folder} is there and is no export; give a new folder")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise ConfigError(f"--to: {above} is a file and cannot hold a folder")
 
 
 def check_tasks(predictor: Predictor) -> None:

@@ -87,6 +87,10 @@ def read_schema(
             if spec is not None:
                 inputs[spec.name] = spec
     for name, options in context.items():
+        if name in join_keys:
+            raise ConfigError(
+                f"context.{name}: it is a join key; tags of its entity say what the model makes of it"
+            )
         spec = _context_input(name, options)
         if spec is not None:
             inputs[name] = spec

@@ -21,7 +21,7 @@ from mtl_rank.data.encoded import EncodedDataset
 from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.labels import Target
 from mtl_rank.data.sampling import NegativeSampling
-from mtl_rank.errors import ConfigError
+from mtl_rank.errors import ConfigError, DataError
 from mtl_rank.nn.columns import Columns
 from mtl_rank.nn.embedding import Vectors
 from mtl_rank.nn.zoo import build_network
@@ -93,6 +93,10 @@ def fit(
         batch_size,
         steps_per_epoch,
     )
+    if train.arrays.weights is not None and not train.arrays.weights.any():
+        raise DataError(
+            f"weights: {config.weights} is 0 on every row of training, so nothing would be trained"
+        )
     check_measurable(config.fit.monitor, valid.arrays.labels, encoder.targets, config.fit.monitor_weights)
     best = BestWeights(folder / "model.safetensors", config.fit.monitor, config.fit.patience)
     precision = precision or choose_precision(config.fit.precision, config.fit.accelerator)

@@ -23,6 +23,18 @@ MTLRANK_YAML = (
     Case("a negative number", "train", ("fit.epochs", "-1"), keys(fit__epochs=-1)),
     Case("no time", "train", ("split.valid", "'yesterday'"), keys(split__valid="yesterday")),
     Case("no day", "train --set split.valid=2026-02-30", ("split.valid", "2026-02-30")),
+    Case("a task named as a column", "train --set tasks.run_id.label=clicked", ("run_id", "rename a task")),
+    Case(
+        "a join key as a context column",
+        "train --set context.user_id.role=dense",
+        ("context.user_id", "join key"),
+    ),
+    Case(
+        "weights that are all 0",
+        "train",
+        ("weights", "w0"),
+        keys(examples=f"SELECT *, 0 AS w0 FROM '{IMPRESSIONS}'", weights="w0"),
+    ),
     Case("no such user_key", "train --set user_key=user", ("user_key", "'user_id'")),
     Case("a seed too large", "train --set fit.seed=20261125120000", ("fit.seed", "4294967296")),
     Case("a list for a section", "train", ("tasks",), keys(tasks=["ctr"])),

@@ -7,6 +7,7 @@ import typer
 
 from mtl_rank.errors import ConfigError
 from mtlrank_cli.context import project_folder
+from mtlrank_cli.options import split_names
 from mtlrank_cli.output import print_json, print_line, print_table
 from mtlrank_cli.progress import progress
 
@@ -93,7 +94,7 @@ def command(
             scores=scores,
             by=by or (),
             draws=draws,
-            baselines=baselines.split(",") if baselines else (),
+            baselines=split_names(baselines),
         )
     document = result.as_dict()
     if result.baselines:

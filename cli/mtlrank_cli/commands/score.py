@@ -8,6 +8,7 @@ import typer
 
 from mtl_rank.errors import ConfigError
 from mtlrank_cli.context import from_here, project_folder
+from mtlrank_cli.options import split_names
 from mtlrank_cli.output import print_json, print_line, print_table
 from mtlrank_cli.progress import progress
 
@@ -128,9 +129,9 @@ def command(
             wait=not no_wait,
             duplicates=duplicates,
             null_keys=null_keys,
-            carry=_names(carry),
+            carry=split_names(carry),
             rank_by=rank_by,
-            per=_names(per),
+            per=split_names(per),
             top_k=top_k,
             allow_changed_features=allow_changed_features,
             features=features,
@@ -172,10 +173,6 @@ def _remarks(summary: "ScoreSummary") -> Iterator[str]:
     if summary.compared_with:
         drift = ", ".join(f"{task} {value:.3f}" for task, value in summary.psi.items() if value is not None)
         yield f"drift of the scores since job {summary.compared_with} (PSI): {drift}"
-
-
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
 def _time(text: str | None) -> datetime | None:

@@ -7,6 +7,7 @@ import typer
 from mtl_rank.errors import ConfigError
 from mtlrank_cli.commands.evaluate import print_evaluation
 from mtlrank_cli.context import project_folder
+from mtlrank_cli.options import split_names
 from mtlrank_cli.output import print_json, print_line
 from mtlrank_cli.progress import progress
 
@@ -62,7 +63,7 @@ def command(
         if resume_run is not None:
             run = resume(folder, None if resume_run == "latest" else resume_run, reporter)
         else:
-            run = train(folder, tasks.split(",") if tasks is not None else None, overrides, reporter)
+            run = train(folder, split_names(tasks) if tasks is not None else None, overrides, reporter)
     metrics = run.metrics()
     if as_json:
         print_json({"run": run.id, "folder": str(run.folder), **run.info(), "metrics": metrics})

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from mtlrank_cli.context import project_folder
+from mtlrank_cli.options import split_names
 from mtlrank_cli.output import print_json, print_line, print_table
 from mtlrank_cli.progress import progress
 
@@ -42,7 +43,7 @@ def command(
     with progress() as reporter:
         found = tune(
             folder,
-            tasks.split(",") if tasks is not None else None,
+            split_names(tasks) if tasks is not None else None,
             trials=trials,
             search=search or [],
             prefer=prefer or [],
