@@ -143,7 +143,7 @@ STOPS = [
 
 @pytest.mark.parametrize(("rule", "stops", "schedule"), STOPS)
 def test_an_interrupted_training_ends_in_the_same_weights(split, tmp_path, rule, stops, schedule):
-    """Stopped within an epoch (odd: after step 50 of 94) or at its end, once or twice."""
+    """Stopped within an epoch (odd: after step 50 of 94) or at its end, once or twice, a line of history cut off."""
     config = config_of(
         fit={
             "batch_size": 32,
@@ -161,11 +161,14 @@ def test_an_interrupted_training_ends_in_the_same_weights(split, tmp_path, rule,
     for number in stops:
         with pytest.raises(TrainingInterrupted):
             fit(config, split.encoder, split.train, split.valid, folder, Stops(number))
+        with (folder / "history.csv").open("a") as file:
+            file.write("1,12")
     result = fit(config, split.encoder, split.train, split.valid, folder, Silent())
     weights = load_file(folder / "model.safetensors")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert (result.valid, result.best_epoch, result.epochs) == (whole.valid, whole.best_epoch, whole.epochs)
     assert without_times(folder) == without_times(tmp_path / "whole")
+    assert result.seconds >= float(history_of(folder)[1][-1]["seconds"])
 
 
 @pytest.mark.parametrize("method", ["gradnorm", "dwa", "pcgrad"])
