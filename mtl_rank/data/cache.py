@@ -84,8 +84,6 @@ def prepared(
             partial.mkdir()
             try:
                 encode_splits(config, repository, snapshot, partial, reporter)
-                if _fingerprint(config, repository, snapshot) != fingerprint:
-                    raise DataError("a source of the features changed while it was read; start again")
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
