@@ -1,5 +1,6 @@
 """The application: its commands, the global option, and what becomes of errors."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -27,6 +28,7 @@ from mtlrank_cli.commands import (
 from mtlrank_cli.startup import skip_rewriting_feast
 
 INTERRUPTED = 130
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 app = typer.Typer(
     name="mtlrank",
@@ -71,6 +73,10 @@ def main() -> None:
         if not usage:
             sys.exit(2)
         _fail(f"{usage}\n`mtlrank --help` and `mtlrank COMMAND --help` show what there is")
+    except OSError as error:
+        if error.errno not in _NOT_ALLOWED:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
     if code == INTERRUPTED:
         sys.stderr.write("mtlrank: stopped\n")
     sys.exit(code)

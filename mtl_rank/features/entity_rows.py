@@ -25,7 +25,7 @@ from mtl_rank.features.sql import quote
 LABEL = "entity rows"
 EVENT_TIMESTAMP = "event_timestamp"
 
-_TABLE_OF_FILE = re.compile(r"(?P<path>\S+\.(?:duckdb|ddb|db)):(?P<table>[^:]+)")
+_TABLE_OF_FILE = re.compile(r"(?P<path>.+\.(?:duckdb|ddb|db)):(?P<table>[^:]+)")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _from_text(
 ) -> tuple[duckdb.DuckDBPyRelation, bool]:
     """The relation, and whether it is a query."""
     table = _TABLE_OF_FILE.fullmatch(text)
-    if table:
+    if table and (not re.search(r"\s", table["path"]) or (base / table["path"]).is_file()):
         source = DuckDBSource(path=table["path"], table=table["table"])
         return _whole(con, duckdb_relation(con, f"{name} file", source, base, LABEL)), False
     if text.endswith(".parquet") or _is_glob(text) or os.path.isdir(base / text):  # noqa: PTH112, SQL is no path

@@ -37,6 +37,8 @@ def tune(
     from mtl_rank.tuning.tune import tune as run_study
 
     project, reporter = Path(project), reporter or Silent()
+    if (settings or {}).get("weighting.method", "manual") != "manual":
+        raise ConfigError("weighting.method: tune searches the lambdas of manual weighting; leave it out")
     config = load_config(project, {**(settings or {}), "weighting.method": "manual"})
     if tasks is not None:
         config = config.with_tasks(tasks)

@@ -35,6 +35,11 @@ MTLRANK_YAML = (
         ("weights", "w0"),
         keys(examples=f"SELECT *, 0 AS w0 FROM '{IMPRESSIONS}'", weights="w0"),
     ),
+    Case(
+        "tuning what is not manual",
+        "tune --set weighting.method=uncertainty",
+        ("weighting.method", "manual"),
+    ),
     Case("no such user_key", "train --set user_key=user", ("user_key", "'user_id'")),
     Case("a seed too large", "train --set fit.seed=20261125120000", ("fit.seed", "4294967296")),
     Case("a list for a section", "train", ("tasks",), keys(tasks=["ctr"])),

@@ -1,6 +1,7 @@
 """The command line itself: help at once, one JSON document, projects found, awkward paths."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,20 @@ def test_a_mistake_ends_a_real_process_like_any_other(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("mtlrank: no mtlrank.yaml in ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_a_line(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    mounted = ["mount", "--bind", trained, tmp_path / "shop"]
+    if os.geteuid() or subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", tmp_path / "shop"], check=True)
+        outcome = mtlrank("evaluate", cwd=tmp_path / "shop")
+    finally:
+        subprocess.run(["umount", "--lazy", tmp_path / "shop"], check=True)
+    assert outcome.code == 2
+    assert outcome.err.strip().splitlines()[-1].endswith("Read-only file system")
 
 
 def test_a_reader_that_goes_away_is_no_bug(trained: Path) -> None:

@@ -1,5 +1,6 @@
 """Entity rows in every form give the same features; what cannot be read says so."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ FORMS = {
     "query": lambda folder: "SELECT * FROM 'rows.parquet' -- all of them",
     "query with a semicolon": lambda folder: "FROM read_parquet('parts/*.parquet');\n",
     "table of a DuckDB file": lambda folder: "shop.duckdb:impressions",
+    "table of a DuckDB file with a space": lambda folder: "my shop.duckdb:impressions",
     "table of another schema": lambda folder: f"{folder}/shop.duckdb:raw.impressions",
 }
 
@@ -52,6 +54,7 @@ def folder(tmp_path: Path) -> Path:
         con.execute("CREATE SCHEMA raw")
         con.execute("CREATE TABLE impressions AS FROM rows")
         con.execute("CREATE VIEW raw.impressions AS FROM main.impressions")
+    shutil.copy(tmp_path / "shop.duckdb", tmp_path / "my shop.duckdb")
     return tmp_path
 
 
