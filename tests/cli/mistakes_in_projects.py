@@ -22,6 +22,7 @@ MTLRANK_YAML = (
     Case("text for a number", "train", ("model.experts", "'many'"), keys(model__experts="many")),
     Case("a negative number", "train", ("fit.epochs", "-1"), keys(fit__epochs=-1)),
     Case("no time", "train", ("split.valid", "'yesterday'"), keys(split__valid="yesterday")),
+    Case("a file where the cache goes", "train", ("cache", "a folder"), text("", "cache")),
     Case("no day", "train --set split.valid=2026-02-30", ("split.valid", "2026-02-30")),
     Case("a task named as a column", "train --set tasks.run_id.label=clicked", ("run_id", "rename a task")),
     Case(

@@ -126,6 +126,16 @@ def test_what_was_pushed_is_read_offline_and_online(shop: Path, wanted: pl.DataF
     assert pushed_rows(shop) == 300
 
 
+def test_ids_beside_a_null_are_pushed_to_the_last_digit(
+    shop: Path, wanted: pl.DataFrame, tmp_path: Path
+) -> None:
+    user = 2**53 + 1
+    rows = wanted.head(2).with_columns(user_id=pl.Series([user, None], dtype=pl.Int64))
+    mr.score(shop, candidates=rows, to=tmp_path / "scores.parquet", push="scores", null_keys="keep")
+    (path,) = (shop / "data" / "pushed.parquet.appended").iterdir()
+    assert pl.read_parquet(path)["user_id"].to_list() == [user]
+
+
 def test_a_job_that_died_between_push_and_commit_pushes_again_and_nothing_read_changes(
     shop: Path, wanted: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
