@@ -92,7 +92,11 @@ RUNS = (
 )
 
 FINISHED_RUN = (
-    Case("export below a file", "export --to mtlrank.yaml/there", ("--to", "mtlrank.yaml is a file")),
+    Case(
+        "export below a file",
+        "export --format torch --to mtlrank.yaml/there",
+        ("--to", "mtlrank.yaml is a file"),
+    ),
     Case("unknown run", "evaluate nosuch", ("'nosuch'",)),
     Case("continuing a finished run", "train --resume 20", ("is finished",)),
     Case("unknown run to score with", ("score", "nosuch", *TO_FILE), ("'nosuch'",)),
