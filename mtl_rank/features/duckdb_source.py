@@ -18,6 +18,7 @@ from feast.type_map import pa_to_feast_value_type
 from feast.value_type import ValueType
 
 from mtl_rank.errors import ConfigError, DataError, did_you_mean
+from mtl_rank.features.duckdb_file import open_settled
 from mtl_rank.features.relations import (
     Relation,
     arrow_types,
@@ -191,7 +192,11 @@ def attach(
         raise DataError(f"{label}: {nothing_at(file)}")
     # Without TYPE DuckDB would take a parquet or CSV file for a database of one table.
     mode = "READ_WRITE" if write else "READ_ONLY"
-    con.execute(f"ATTACH ? AS {quote(name)} ({mode}, TYPE duckdb)", [str(file)])
+    open_settled(
+        file,
+        lambda: con.execute(f"ATTACH ? AS {quote(name)} ({mode}, TYPE duckdb)", [str(file)]),
+        lambda _: con.execute(f"DETACH {quote(name)}"),
+    )
 
 
 def tables_of(con: duckdb.DuckDBPyConnection, name: str) -> dict[str, tuple[str, str]]:

@@ -14,6 +14,7 @@ from uuid import uuid4
 import duckdb
 
 from mtl_rank.errors import ScoresError
+from mtl_rank.features.duckdb_file import open_settled
 from mtl_rank.features.interrupts import interruptible, watched
 
 T = TypeVar("T")
@@ -166,7 +167,11 @@ class Database:
 
     def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         try:
-            con = watched(duckdb.connect(str(self.path), read_only=read_only))
+            con = open_settled(
+                self.path,
+                lambda: watched(duckdb.connect(str(self.path), read_only=read_only)),
+                duckdb.DuckDBPyConnection.close,
+            )
         except duckdb.Error as error:
             if _says(error, _HELD):
                 process = re.search(r"\(PID (\d+)\)", str(error))

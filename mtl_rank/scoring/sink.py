@@ -105,7 +105,8 @@ class DuckDBSink:
 
         Raises:
             ScoresError: the job was taken over or the table changed meanwhile; the disk is full; the file stayed
-                busy; a value does not fit its column; or the chunk covers other candidates than before.
+                busy; a value does not fit its column; the chunk covers other candidates than before; or another
+                program has overwritten a chunk.
             ValueError: the columns or rows of `scores` are not those promised, or the job is not held.
         """
         me = self._held()
@@ -121,7 +122,7 @@ class DuckDBSink:
             self._require_tables(con)
             self._ledger.renew(con, self.job_id, me)
             # A commit that failed half-way, say on a full disk, may have reached the file all the same.
-            self._committed = self._ledger.chunks(con, self.job_id)
+            self._committed = self._chunks_of_ledger(con)
             if self._is_committed(chunk):
                 return False
             self._insert(con, table)
@@ -152,6 +153,7 @@ class DuckDBSink:
             if self._replace:
                 self._swap(con)
             self._ledger.renew(con, self.job_id, me, state="finished", details=details)
+            self._chunks_of_ledger(con)
 
         self._database.transact(end)
         self._finished = True
@@ -239,6 +241,21 @@ class DuckDBSink:
         misfit = self.schema.misfit(existing)
         if misfit:
             raise ScoresError(f"{self._target} was changed while job {self.job_id} was running: {misfit}")
+
+    def _chunks_of_ledger(self, con: duckdb.DuckDBPyConnection) -> dict[int, Chunk]:
+        """The committed chunks. Raises ScoresError when one is gone that was there.
+
+        That is not ours to prevent: a program that opens the file by DuckDB alone while a chunk commits may overwrite
+        it (`features/duckdb_file.py`). The ledger then lacks it as the table does.
+        """
+        found = self._ledger.chunks(con, self.job_id)
+        lost = sorted(self._committed.keys() - found.keys())
+        if lost:
+            raise ScoresError(
+                f"{self._target} has lost chunk {lost[0]} of job {self.job_id}, which was committed: another program "
+                "wrote to the file at that moment.\nRun again: what is missing will be scored anew"
+            )
+        return found
 
     def _insert(self, con: duckdb.DuckDBPyConnection, table: pa.Table) -> None:
         # The statement names two tables; this one must not hide the other.

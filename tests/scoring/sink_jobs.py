@@ -80,18 +80,16 @@ def start(function, *args, **kwargs):
 
 
 def read(path, query, patience=10.0):
-    """A reader as any other program would be one: it tries again while the file is held."""
+    """A reader as any other program would be one: it tries again while the file is held, or changes as it is opened."""
     until = time.monotonic() + patience
     while True:
         try:
-            con = duckdb.connect(str(path), read_only=True)
-        except duckdb.IOException:
+            with duckdb.connect(str(path), read_only=True) as con:
+                return con.execute(query).fetchall()
+        except duckdb.Error:
             if time.monotonic() > until:
                 raise
             time.sleep(0.005)
-            continue
-        with con:
-            return con.execute(query).fetchall()
 
 
 ROWS_OF_JOBS = (
