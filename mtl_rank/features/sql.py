@@ -72,6 +72,8 @@ class Engine:
         con.execute("SET TimeZone = 'UTC'")
         # SQL given by a user must never pick up a variable of ours by its name.
         con.execute("SET python_enable_replacements = false")
+        # In a session that is typed, DuckDB would print a bar of its own into what others show.
+        con.execute("SET enable_progress_bar = false")
         if self.search_path is not None:
             con.execute("SET file_search_path = ?", [str(self.search_path)])
         return con
