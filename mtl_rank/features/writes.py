@@ -3,6 +3,7 @@
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlparse
 from uuid import uuid4
 
@@ -165,7 +166,11 @@ def _create_table(
 
 
 def _write_delta(
-    data: pa.Table | pa.RecordBatchReader, target: FileSource, base: Path, label: str, mode: str
+    data: pa.Table | pa.RecordBatchReader,
+    target: FileSource,
+    base: Path,
+    label: str,
+    mode: Literal["error", "append", "overwrite"],
 ) -> None:
     try:
         from deltalake import DeltaTable, write_deltalake  # type: ignore[import-not-found,unused-ignore]
