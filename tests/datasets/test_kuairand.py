@@ -1,29 +1,19 @@
-"""The KuaiRand project: what it holds, when it was known, and that it appears whole or not at all."""
+"""The KuaiRand project: what it holds and when it was known."""
 
-import hashlib
-import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
+from kuairand_source import HISTORY, LOG, SOURCE, VIDEOS, needs_source, source_with
 from polars.testing import assert_frame_equal
 
 from mtl_rank.config import load_config
 from mtl_rank.datasets.kuairand import KuaiRandSummary, import_kuairand
-from mtl_rank.errors import MtlRankError
 
-CHECKOUT = Path(__file__).parents[1]
-SOURCE = Path(os.environ.get("MTLRANK_KUAIRAND", CHECKOUT.parent / "shared" / "kuairand"))
-LOG = "log_standard_20220425_20220430.parquet"
-USERS = "user_features_pure.parquet"
-VIDEOS = "video_features_basic_pure.parquet"
-HISTORY = "user_history_until_20220424.parquet"
-FILES = (LOG, USERS, VIDEOS, HISTORY)
 HISTORY_END = datetime(2022, 4, 24, 16, tzinfo=UTC)
 DAY_MS, BEIJING_MS = 24 * 3600 * 1000, 8 * 3600 * 1000
 COUNTED = {"clicks": "is_click", "long_views": "long_view", "likes": "is_like"}
@@ -41,7 +31,7 @@ KEYS = {
     "user_tag_priors": ["user_id", "tag_id"],
 }
 
-pytestmark = pytest.mark.skipif(not SOURCE.is_dir(), reason="the KuaiRand files are not here")
+pytestmark = needs_source
 
 
 @pytest.fixture(scope="module")
@@ -85,25 +75,6 @@ def known_at(project: Path, rows: pl.DataFrame, *views: str) -> pl.DataFrame:
         renamed = features.rename({name: f"{view}__{name}" for name in features.columns if name not in kept})
         rows = rows.join_asof(renamed, on="event_timestamp", by=KEYS[view], check_sortedness=False)
     return rows
-
-
-def tree(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def source_with(folder: Path, **replaced: Callable[[pl.DataFrame], pl.DataFrame]) -> Path:
-    """The published files, some of them changed: log=..., users=..., videos=..., history=..."""
-    folder.mkdir()
-    for name, file in zip(("log", "users", "videos", "history"), FILES, strict=True):
-        if name in replaced:
-            replaced[name](pl.read_parquet(SOURCE / file)).write_parquet(folder / file)
-        else:
-            (folder / file).symlink_to(SOURCE.resolve() / file)
-    return folder
 
 
 # What the tables hold
@@ -296,94 +267,3 @@ def test_the_model_reads_the_features_in_their_roles(applied: Path) -> None:
     assert roles["user_history__watch_seq"] == "sequence"
     assert roles["video_facts__tags"] == "bag"
     assert not {"video_facts__first_tag", "video_facts__video_duration"} & set(roles)
-
-
-# Whole or not at all
-
-
-def test_two_imports_are_equal_byte_for_byte(tmp_path: Path) -> None:
-    first = import_kuairand(SOURCE, tmp_path / "first").project
-    (tmp_path / "second").mkdir()
-    second = import_kuairand(SOURCE, tmp_path / "second").project
-    assert tree(first) == tree(second)
-    assert {"mtlrank.yaml", "README.md", "feature_repo/services.py"} <= set(tree(first))
-
-
-def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
-    taken = tmp_path / "taken"
-    taken.mkdir()
-    (taken / "mine.txt").write_text("keep")
-    with pytest.raises(MtlRankError, match=r"taken.*not an empty folder"):
-        import_kuairand(SOURCE, taken)
-    with pytest.raises(MtlRankError, match=r"mine\.txt.*not an empty folder"):
-        import_kuairand(SOURCE, taken / "mine.txt")
-    with pytest.raises(MtlRankError, match="cannot be made"):
-        import_kuairand(SOURCE, taken / "mine.txt" / "deeper" / "still")
-    assert [path.name for path in tmp_path.rglob("*")] == ["taken", "mine.txt"]
-    assert (taken / "mine.txt").read_text() == "keep"
-
-
-@pytest.mark.parametrize("exists", [False, True])
-@pytest.mark.parametrize("step", ["reading", "writing candidates", "writing user_tag_priors"])
-def test_an_interrupted_import_leaves_nothing(tmp_path: Path, exists: bool, step: str) -> None:
-    out = tmp_path / "out"
-    if exists:
-        out.mkdir()
-
-    def interrupt(line: str) -> None:
-        if line.startswith(step):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        import_kuairand(SOURCE, out, interrupt)
-    assert list(tmp_path.rglob("*")) == ([out] if exists else [])
-
-
-def drop(column: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
-    return lambda frame: frame.drop(column)
-
-
-def put(column: str, value: object) -> Callable[[pl.DataFrame], pl.DataFrame]:
-    return lambda frame: frame.with_columns(pl.lit(value).alias(column))
-
-
-@pytest.mark.parametrize(
-    ("table_name", "change", "file", "word"),
-    [
-        ("log", drop("is_like"), LOG, "is_like"),
-        ("log", put("is_click", 2), LOG, "is_click"),
-        ("log", put("time_ms", None), LOG, "time_ms"),
-        ("log", put("user_id", "someone"), LOG, "user_id"),
-        ("log", lambda frame: frame.head(0), LOG, "no rows"),
-        ("users", drop("onehot_feat7"), USERS, "onehot_feat7"),
-        ("users", put("user_id", 1), USERS, "user_id"),
-        ("history", put("user_id", None), HISTORY, "user_id"),
-        ("videos", put("tag", "cats,dogs"), VIDEOS, "tag"),
-        ("videos", put("upload_dt", "yesterday"), VIDEOS, "upload_dt"),
-        ("history", put("watch_seq", 3), HISTORY, "watch_seq"),
-    ],
-)
-def test_a_wrong_source_is_named(
-    tmp_path: Path, table_name: str, change: Callable[[pl.DataFrame], pl.DataFrame], file: str, word: str
-) -> None:
-    source = source_with(tmp_path / "source", **{table_name: change})
-    with pytest.raises(MtlRankError) as caught:
-        import_kuairand(source, tmp_path / "out")
-    message = str(caught.value)
-    assert file in message
-    assert word in message
-    assert len(message.splitlines()) <= 2
-    assert not (tmp_path / "out").exists()
-
-
-def test_missing_and_unreadable_files_are_named(tmp_path: Path) -> None:
-    source = source_with(tmp_path / "source")
-    (source / HISTORY).unlink()
-    with pytest.raises(MtlRankError, match=HISTORY):
-        import_kuairand(source, tmp_path / "out")
-    (source / HISTORY).write_bytes(b"not a parquet file")
-    with pytest.raises(MtlRankError, match=HISTORY):
-        import_kuairand(source, tmp_path / "out")
-    with pytest.raises(MtlRankError, match=LOG):
-        import_kuairand(tmp_path / "nowhere", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
