@@ -5,7 +5,6 @@ import hashlib
 import json
 import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +61,7 @@ def prepared(
         (cache / _LOCKS).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise DataError(f"{cache}: prepared data needs a folder of this name, and a file has it") from None
+    _sweep(cache)
     with _scratch(cache) as scratch:
         snapshot = snapshot_rows(
             config.examples,
@@ -100,7 +100,7 @@ def list_cache(project: Path) -> list[CacheEntry]:
     for folder in (project / CACHE).glob("*"):
         if folder.name == _LOCKS or folder.suffix or not (folder / "used").exists():
             continue
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        size = _size(folder)
         used = datetime.fromtimestamp((folder / "used").stat().st_mtime, UTC)
         rows = {split: _rows(folder / split) for split in ("train", "valid")}
         found.append(CacheEntry(folder.name, size, rows, used))
@@ -108,8 +108,8 @@ def list_cache(project: Path) -> list[CacheEntry]:
 
 
 def clear_cache(project: Path) -> int:
-    """Remove the finished entries that nobody is opening; returns the bytes freed."""
-    freed = 0
+    """Remove the finished entries that nobody is opening, and what was left unfinished; returns the bytes freed."""
+    freed = _sweep(project / CACHE)
     for entry in list_cache(project):
         with (project / CACHE / _LOCKS / entry.fingerprint).open("w") as lock:
             try:
@@ -119,6 +119,24 @@ def clear_cache(project: Path) -> int:
             shutil.rmtree(project / CACHE / entry.fingerprint)
             freed += entry.size
     return freed
+
+
+def _sweep(cache: Path) -> int:
+    """Remove what processes that were killed had begun; returns the bytes freed."""
+    freed = 0
+    for folder in cache.glob(f"*{_PARTIAL}"):
+        with (cache / _LOCKS / folder.stem).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            freed += _size(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _rows(split: Path) -> int | None:
@@ -171,8 +189,18 @@ def _fingerprint(config: ProjectConfig, repository: FeatureRepository, snapshot:
 
 @contextmanager
 def _scratch(cache: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="snapshot", suffix=_PARTIAL, dir=cache) as folder:
-        yield Path(folder)
+    """A folder that is gone afterwards; its lock, held before it is there, tells it from one that was left behind."""
+    name = f"snapshot-{secrets.token_hex(8)}"
+    lock = cache / _LOCKS / name
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        folder = cache / (name + _PARTIAL)
+        try:
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 @contextmanager

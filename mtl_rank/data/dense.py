@@ -17,6 +17,8 @@ Values = npt.NDArray[np.float64]
 _SAMPLE_LIMIT = 1 << 20
 _QUANTILE_KNOTS = 1001
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True)
 class DenseScaler:
@@ -45,7 +47,8 @@ class DenseScaler:
             scaled = values
         else:
             scaled = (_transformed(values, self.transform, self.knots) - self.mean) / self.std
-        return np.nan_to_num(scaled, nan=0.0).astype(np.float32)
+        # What is too large for float32 would be infinite there.
+        return np.clip(np.nan_to_num(scaled, nan=0.0), -_LARGEST, _LARGEST).astype(np.float32)
 
     def bins(self, values: Values) -> Ids:
         """Ids of the quantile bins, int32 (N,); missing = 0."""
@@ -55,12 +58,15 @@ class DenseScaler:
 
 
 def as_numbers(values: pl.Series, origin: str) -> Values:
-    """Float64 (N,) with NaN for null. Raises DataError for text and infinities."""
+    """Float64 (N,) with NaN for null. Raises DataError for text, and for numbers that are infinite as float32."""
     if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
         raise DataError(f"{origin}: a dense input needs numbers, the column is {values.dtype}")
     numbers = values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    if np.isinf(numbers).any():
-        raise DataError(f"{origin}: holds infinite values; replace them at the source by null or a number")
+    if (np.abs(numbers) > _LARGEST).any():
+        raise DataError(
+            f"{origin}: holds infinite values, or numbers beyond {_LARGEST:.1e}; replace them at the source by null or "
+            "a number"
+        )
     return numbers
 
 

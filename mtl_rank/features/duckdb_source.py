@@ -4,9 +4,10 @@ user_stats = DuckDBSource(name="user_stats", path="data/shop.duckdb", table="use
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from feast.data_source import DataSource
@@ -29,6 +30,9 @@ from mtl_rank.features.relations import (
     single_select,
 )
 from mtl_rank.features.sql import Engine, quote
+
+# Operators of DuckDB that read tables, or nothing. A constant or an empty result may be what became of another file.
+_IN_THE_FILE = {"SEQ_SCAN", "INDEX_SCAN", "DUMMY_SCAN", "CTE_SCAN", "REC_CTE_SCAN", "DELIM_SCAN", "RANGE"}
 
 
 class DuckDBSource(DataSource):  # type: ignore[misc]
@@ -172,6 +176,29 @@ def duckdb_relation(
         sql = single_select(con, source.query or "", label)
         with in_catalog(con, name):
             return Relation(label, sql, columns_of(con, sql, {}), catalog=name)
+
+
+def reads_its_file_alone(source: DuckDBSource, base: Path) -> bool:
+    """Whether all that a source reads is in its DuckDB file; a view or a query may read parquet files, say, as well.
+
+    Raises DataError as `duckdb_relation` does.
+    """
+    label = f"source {source.name!r}"
+    with closing(Engine(search_path=base).connect()) as con, readable(label):
+        relation = duckdb_relation(con, "source", source, base, label)
+        if relation.position is not None:
+            return True
+        with in_catalog(con, relation.catalog):
+            ((_, plan),) = con.execute(f"EXPLAIN (FORMAT json) SELECT * FROM {relation.sql} AS s").fetchall()
+    return all(_leaves(node) <= _IN_THE_FILE for node in json.loads(plan))
+
+
+def _leaves(node: Mapping[str, Any]) -> set[str]:
+    """What a plan reads, by DuckDB's names of its operators."""
+    children = node.get("children")
+    if not children:
+        return {str(node["name"]).strip()}
+    return set().union(*map(_leaves, children))
 
 
 def attach(

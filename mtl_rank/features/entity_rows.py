@@ -68,6 +68,7 @@ def as_arrow(rows: Any) -> pa.Table:
     if isinstance(rows, pl.LazyFrame):
         rows = rows.collect()
     if isinstance(rows, pl.DataFrame):
+        _check_names(rows.columns)
         return rows.to_arrow()
     if isinstance(rows, pa.Table):
         _check_names(rows.column_names)
@@ -113,7 +114,9 @@ def _from_text(
     table = _TABLE_OF_FILE.fullmatch(text)
     if table and (not re.search(r"\s", table["path"]) or (base / table["path"]).is_file()):
         source = DuckDBSource(path=table["path"], table=table["table"])
-        return _whole(con, duckdb_relation(con, f"{name} file", source, base, LABEL)), False
+        relation = duckdb_relation(con, f"{name} file", source, base, LABEL)
+        # A view is a query: its rows may come in another order each time.
+        return _whole(con, relation), relation.position is None
     if text.endswith(".parquet") or _is_glob(text) or os.path.isdir(base / text):  # noqa: PTH112, SQL is no path
         return _whole(con, parquet_relation(con, f"{name}_files", text, base, LABEL)), False
     selected = single_select(con, text, LABEL)

@@ -1,5 +1,6 @@
 """Parquet files written so that a reader never sees half of one, on a local disk or in an object store."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -48,28 +49,40 @@ def add_files(
     """
     local = isinstance(filesystem, LocalFileSystem)
     written: list[str] = []
-    ds.write_dataset(
-        data,
-        folder,
-        format="parquet",
-        filesystem=filesystem,
-        partitioning=ds.partitioning(pa.schema([data.schema.field(name) for name in hive]), flavor="hive"),
-        basename_template=f"{_new_name()}-{{i}}.parquet{_PARTIAL if local else ''}",
-        existing_data_behavior="overwrite_or_ignore",
-        max_rows_per_file=ROWS_PER_FILE,
-        file_visitor=lambda file: written.append(file.path),
-    )
+    name = _new_name()
+    try:
+        ds.write_dataset(
+            data,
+            folder,
+            format="parquet",
+            filesystem=filesystem,
+            partitioning=ds.partitioning(
+                pa.schema([data.schema.field(name) for name in hive]), flavor="hive"
+            ),
+            basename_template=f"{name}-{{i}}.parquet{_PARTIAL if local else ''}",
+            existing_data_behavior="overwrite_or_ignore",
+            max_rows_per_file=ROWS_PER_FILE,
+            file_visitor=lambda file: written.append(file.path),
+        )
+    except BaseException:
+        if local:
+            for unfinished in Path(folder).rglob(f"{name}-*{_PARTIAL}"):
+                unfinished.unlink()
+        raise
     return [_complete(path) for path in written] if local else written
 
 
 def replace_file(data: pa.RecordBatchReader, path: Path) -> None:
     """Write one file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}{_PARTIAL}")
-    with pq.ParquetWriter(partial, data.schema) as writer:
-        for batch in data:
-            writer.write_batch(batch)
-    partial.replace(path)
+    partial = path.with_name(f".{path.name}.{_new_name()}{_PARTIAL}")
+    try:
+        with pq.ParquetWriter(partial, data.schema) as writer:
+            for batch in data:
+                writer.write_batch(batch)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -93,15 +106,34 @@ def is_there(filesystem: FileSystem, path: str) -> bool:
 def replace_folder(data: pa.RecordBatchReader, filesystem: FileSystem, folder: str) -> None:
     """Write a folder of files; those that were in it go when the new ones are complete.
 
+    On a local disk a new folder takes the place of the old one, so that no reader finds both. In an object store, which
+    has no folders, the old files are deleted after the new ones are there.
+
     Raises DataError when the folder holds anything but parquet files: it is not a data set then.
     """
     old = _files_below(filesystem, folder)
-    foreign = [path for path in old if not path.endswith(".parquet")]
+    foreign = [path for path in old if not path.endswith((".parquet", _PARTIAL))]
     if foreign:
         raise DataError(f"{folder} will not be overwritten: {foreign[0]} is no parquet file")
+    if isinstance(filesystem, LocalFileSystem):
+        _replace_local_folder(data, filesystem, Path(folder).resolve())
+        return
     add_files(data, filesystem, folder)
     for path in old:
         filesystem.delete_file(path)
+
+
+def _replace_local_folder(data: pa.RecordBatchReader, filesystem: FileSystem, folder: Path) -> None:
+    new, gone = (folder.with_name(f".{folder.name}.{_new_name()}{_PARTIAL}") for _ in range(2))
+    try:
+        new.mkdir(parents=True)
+        add_files(data, filesystem, str(new))
+        if folder.exists():
+            folder.rename(gone)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _files_below(filesystem: FileSystem, folder: str) -> list[str]:

@@ -4,7 +4,7 @@ Feast serves values of any age; here a view's ttl holds as it does offline.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from feast.feature_view_projection import FeatureViewProjection
 from feast.types import from_feast_to_pyarrow_type
 
 from mtl_rank.errors import ConfigError, DataError
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.retrieval import read_rows_of
+from mtl_rank.features.retrieval_job import as_declared, with_on_demand
 from mtl_rank.features.snapshot import EVENT_TIMESTAMP, Snapshot
 
 REQUEST_ROWS = 4_096
@@ -28,12 +30,12 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class _View:
-    """One view of the service. columns: in a retrieved table -> type. sources: of an on-demand view, else itself."""
+    """One stored view. columns: in a retrieved table -> type. keys: its join keys, as the rows call them."""
 
     name: str
     columns: Mapping[str, pa.DataType]
     ttl: timedelta | None
-    sources: tuple[str, ...]
+    keys: tuple[str, ...]
 
 
 def retrieve_online(
@@ -56,76 +58,140 @@ def retrieve_online(
 def read_online(repository: FeatureRepository, rows: pa.Table) -> pa.Table:
     """Rows with the latest features of their keys.
 
-    A value is missing where the key is not in the store, and where it was older at the row's event timestamp than
-    the view's ttl allows. What an on-demand view computes is missing where a view that it reads is too old.
+    A value is missing where a key is null or not in the store, and where it was older at the row's event timestamp
+    than the view's ttl allows. On-demand views compute from these values, as they do offline.
 
     Raises:
-        DataError: the online store cannot be read.
+        DataError: the online store cannot be read, or the function of an on-demand view fails.
         ConfigError: the service has views that are not served online.
     """
-    views = _views(repository)
-    table, times = _request(repository, rows, views)
-    too_old = {
-        view.name: _too_old(times[view.name], rows[EVENT_TIMESTAMP], view.ttl)
-        for view in views
-        if view.name in times
-    }
-    for view in views:
-        masks = [too_old[source] for source in view.sources if source in too_old]
-        mask = pa.array(np.logical_or.reduce(masks)) if masks else None
-        for name, kind in view.columns.items():
-            values = pa.array(table[name], kind)
-            if mask is not None:
-                values = pc.if_else(mask, pa.scalar(None, kind), values)
-            rows = rows.append_column(name, values)
+    projections = repository.service.feature_view_projections
+    stored, computed = _views(repository)
+    sources = _sources(repository, computed)
+    if any(projection.name_alias or projection.join_key_map for projection in projections):
+        # Only by the service does Feast know a view by another name, or by other keys.
+        found = _latest(repository, rows, stored, repository.service) | _latest(repository, rows, sources)
+    else:
+        found = _latest(repository, rows, _merged([*stored, *sources]))
+    found |= _computed(rows, {name: found[name] for view in sources for name in view.columns}, computed)
+    for projection in projections:
+        for field in projection.features:
+            name = f"{projection.name_to_use()}__{field.name}"
+            rows = rows.append_column(name, found[name])
     return rows
 
 
-def _views(repository: FeatureRepository) -> list[_View]:
-    store, found = repository.store, []
+def _views(repository: FeatureRepository) -> tuple[list[_View], list[feast.OnDemandFeatureView]]:
+    """The stored views of the service and its on-demand ones, each as the service has it."""
+    store = repository.store
+    stored: list[_View] = []
+    computed: list[feast.OnDemandFeatureView] = []
     for projection in repository.service.feature_view_projections:
         view = store.registry.get_any_feature_view(projection.name, store.project)
-        name = projection.name_to_use()
-        columns = {
-            f"{name}__{field.name}": from_feast_to_pyarrow_type(field.dtype) for field in projection.features
-        }
         if isinstance(view, feast.OnDemandFeatureView):
-            sources = tuple(source.name_to_use() for source in view.source_feature_view_projections.values())
-            found.append(_View(name, columns, None, sources))
+            computed.append(view.with_projection(projection))
         else:
-            if not view.online:
-                raise ConfigError(f"--features online: view {name!r} is not served online (online=False)")
-            found.append(_View(name, columns, view.ttl or None, (name,)))
-    return found
+            stored.append(_stored(view, projection))
+    return stored, computed
 
 
-def _request(
-    repository: FeatureRepository, rows: pa.Table, views: list[_View]
-) -> tuple[dict[str, list[Any]], dict[str, npt.NDArray[np.int64]]]:
-    """By column the values; by stored view the second of the newest of its values, 0 where there is none."""
+def _sources(repository: FeatureRepository, computed: list[feast.OnDemandFeatureView]) -> list[_View]:
+    """The stored views that on-demand ones read, by the names that these know."""
+    store = repository.store
+    return _merged(
+        [
+            _stored(store.registry.get_any_feature_view(source.name, store.project), source)
+            for view in computed
+            for source in view.source_feature_view_projections.values()
+        ]
+    )
+
+
+def _stored(view: feast.FeatureView, projection: FeatureViewProjection) -> _View:
+    name = projection.name_to_use()
+    if not view.online:
+        raise ConfigError(f"--features online: view {name!r} is not served online (online=False)")
+    columns = {
+        f"{name}__{field.name}": from_feast_to_pyarrow_type(field.dtype) for field in projection.features
+    }
+    keys = tuple(projection.join_key_map.get(key, key) for key in view.join_keys)
+    return _View(name, columns, view.ttl or None, keys)
+
+
+def _merged(views: list[_View]) -> list[_View]:
+    """Each view once, with the columns that any of its mentions has."""
+    found: dict[str, _View] = {}
+    for view in views:
+        before = found.get(view.name, view)
+        found[view.name] = replace(view, columns={**before.columns, **view.columns})
+    return list(found.values())
+
+
+def _latest(
+    repository: FeatureRepository,
+    rows: pa.Table,
+    views: list[_View],
+    service: feast.FeatureService | None = None,
+) -> dict[str, pa.Array]:
+    """By column the values of some views, null where they do not count.
+
+    service: what Feast is asked for; None = the columns of the views by their names.
+    """
     names = [name for view in views for name in view.columns]
-    stored = [view for view in views if view.sources == (view.name,)]
     if rows.num_rows == 0 or not names:
-        return {name: [] for name in names}, {view.name: np.zeros(0, np.int64) for view in stored}
+        return {name: pa.array([], kind) for view in views for name, kind in view.columns.items()}
     schema = repository.schema
     keys = dict.fromkeys([*schema.join_keys, *schema.request_columns])
+    if service is None:
+        keys = dict.fromkeys(key for view in views for key in view.keys)
     try:
         response = repository.store.get_online_features(
-            features=repository.service,
-            entity_rows={key: rows[key].to_pylist() for key in keys},
+            features=service or [name.replace("__", ":", 1) for name in names],
+            entity_rows={key: _without_nulls(rows[key]) for key in keys},
             full_feature_names=True,
         )
         found = response.to_dict(include_event_timestamps=True)
     except (feast.errors.FeastError, ValueError, TypeError, OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"--features online: the online store cannot be read: {reason}") from error
-    times = {}
-    for view in stored:
-        seconds = [
-            np.array(found[f"{name}__ts"], np.int64) for name in view.columns if f"{name}__ts" in found
-        ]
-        times[view.name] = np.maximum.reduce(seconds) if seconds else np.zeros(rows.num_rows, np.int64)
-    return {name: found[name] for name in names}, times
+    values = {}
+    for view in views:
+        # The second of the newest of its values, 0 where there is none.
+        seconds = np.maximum.reduce([np.array(found[f"{name}__ts"], np.int64) for name in view.columns])
+        nothing = _too_old(seconds, rows[EVENT_TIMESTAMP], view.ttl)
+        for key in view.keys:
+            nothing |= rows[key].is_null().to_numpy()
+        for name, kind in view.columns.items():
+            values[name] = pc.if_else(pa.array(nothing), pa.scalar(None, kind), pa.array(found[name], kind))
+    return values
+
+
+def _without_nulls(column: pa.ChunkedArray) -> list[Any]:
+    """The values of a key, of which Feast can take no null: there another one stands, whose features are not kept."""
+    if not column.null_count:
+        values: list[Any] = column.to_pylist()
+        return values
+    known = column.drop_null()
+    stand_in = known[0] if len(known) else pa.array(["0"]).cast(column.type)[0]
+    filled: list[Any] = column.fill_null(stand_in).to_pylist()
+    return filled
+
+
+def _computed(
+    rows: pa.Table, inputs: Mapping[str, pa.Array], views: list[feast.OnDemandFeatureView]
+) -> dict[str, pa.ChunkedArray]:
+    """By column what on-demand views make of the rows and of the features that they read."""
+    schema = pa.schema(
+        pa.field(f"{view.projection.name_to_use()}__{field.name}", from_feast_to_pyarrow_type(field.dtype))
+        for view in views
+        for field in view.projection.features
+    )
+    if rows.num_rows == 0 or not views:
+        return {field.name: pa.chunked_array([], field.type) for field in schema}
+    for name, values in inputs.items():
+        rows = rows.append_column(name, values)
+    table = as_declared(with_on_demand(rows, views, full_feature_names=True), schema)
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def _too_old(seconds: npt.NDArray[np.int64], at: pa.ChunkedArray, ttl: timedelta | None) -> Mask:

@@ -193,39 +193,96 @@ class DuckDBAsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
 
     def _transformed(self, schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
         for batch in self._batches(rows):
-            table = _Batch(self, pa.Table.from_batches([batch])).to_arrow()
-            yield from table.cast(schema).combine_chunks().to_batches()
+            table = with_on_demand(
+                pa.Table.from_batches([batch]),
+                self.on_demand_feature_views,
+                self.full_feature_names,
+                self.metadata,
+            )
+            yield from as_declared(table, schema).combine_chunks().to_batches()
 
     def _transformed_schema(self, schema: pa.Schema) -> pa.Schema:
-        """Features of on-demand views have the types that the views declare, whatever a single batch holds."""
-        declared: dict[str, pa.DataType] = {}
+        """Features of on-demand views have the types that the views declare, whatever a single batch holds.
+
+        The functions are not asked: not each of them works without rows.
+        """
+        refs = self.metadata.features if self.metadata else []
+        computed = []
         for view in self.on_demand_feature_views:
-            prefix = f"{view.projection.name_to_use()}__" if self.full_feature_names else ""
-            declared |= {
-                f"{prefix}{field.name}": from_feast_to_pyarrow_type(field.dtype) for field in view.features
+            name = view.projection.name_to_use()
+            wanted = {
+                feature for of, _, feature in (ref.partition(":") for ref in refs) if of in (name, view.name)
             }
-        empty = _Batch(self, schema.empty_table()).to_arrow()
-        return pa.schema([(field.name, declared.get(field.name, field.type)) for field in empty.schema])
+            prefix = f"{name}__" if self.full_feature_names else ""
+            computed += [
+                (f"{prefix}{field.name}", from_feast_to_pyarrow_type(field.dtype))
+                for field in view.features
+                if field.name in wanted or not wanted
+            ]
+        return pa.schema([*schema, *(pa.field(*of_one) for of_one in computed)])
 
 
-class _Batch(RetrievalJob):  # type: ignore[misc]
-    """One batch as a finished retrieval: Feast's own code then applies the on-demand views to it."""
+def with_on_demand(
+    table: pa.Table,
+    views: list[OnDemandFeatureView],
+    full_feature_names: bool,
+    metadata: RetrievalMetadata | None = None,
+) -> pa.Table:
+    """Rows with the features that their sources and request data lack, computed by Feast's own code.
 
-    def __init__(self, job: DuckDBAsofRetrievalJob, table: pa.Table) -> None:
-        self._job = job
+    metadata: which of them were asked for; None = all. Raises DataError when a function of a view fails.
+    """
+    try:
+        return _Finished(table, views, full_feature_names, metadata).to_arrow()
+    # The function of a view is the user's, and may raise anything.
+    except Exception as error:
+        names = ", ".join(repr(view.projection.name_to_use()) for view in views)
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise DataError(f"on-demand feature view {names}: {type(error).__name__}: {reason}") from error
+
+
+def as_declared(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The columns of a schema, in its types. Raises DataError for what an on-demand view does not give as declared."""
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise DataError(f"on-demand feature {missing[0]!r} is declared, but its function does not return it")
+    columns = []
+    for field in schema:
+        try:
+            columns.append(table[field.name].cast(field.type))
+        except pa.ArrowException as error:
+            raise DataError(
+                f"on-demand feature {field.name!r} is declared as {field.type}: {error}"
+            ) from error
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+class _Finished(RetrievalJob):  # type: ignore[misc]
+    """A table as a finished retrieval: Feast then applies on-demand views to it."""
+
+    def __init__(
+        self,
+        table: pa.Table,
+        views: list[OnDemandFeatureView],
+        full_feature_names: bool,
+        metadata: RetrievalMetadata | None,
+    ) -> None:
         self._table = table
+        self._views = views
+        self._full_feature_names = full_feature_names
+        self._metadata = metadata
 
     @property
     def full_feature_names(self) -> bool:
-        return self._job.full_feature_names
+        return self._full_feature_names
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        return self._job.on_demand_feature_views
+        return self._views
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        return self._job.metadata
+        return self._metadata
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002, Feast passes it
         return self._table

@@ -7,7 +7,7 @@ or the files behind it meanwhile.
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ ROW_NUMBER = "mtlrank_row"
 SNAPSHOT_FORMAT = "FORMAT parquet, COMPRESSION snappy, DICTIONARY_SIZE_LIMIT 1000"
 """Quick to write and to read: a snapshot is read twice or three times, then removed. Building dictionaries for
 columns of many values takes a third of the writing."""
+
+_NARROWER = {"HUGEINT": "BIGINT", "UHUGEINT": "UBIGINT"}
+# What Python has dates for; infinity is none.
+_POSSIBLE = "WHERE isfinite(event_timestamp) AND year(event_timestamp) BETWEEN 1 AND 9999"
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,12 @@ def snapshot_rows(
         condition = "TRUE"
         if before is not None:
             condition, values["before"] = f"{time} IS NULL OR {time} < $before", before
+        selected.append(f"{time} AS {quote(EVENT_TIMESTAMP)}")
+        # The rows of a query may come in another order each time that it runs, and are to be the same input.
+        order = "ORDER BY ALL" if table.query else ""
         con.execute(
-            f"COPY (SELECT {selected}, {time} AS {quote(EVENT_TIMESTAMP)}, "
-            f"row_number() OVER () - 1 AS {quote(ROW_NUMBER)} FROM {quote('rows')} WHERE {condition}) "
+            f"COPY (SELECT *, row_number() OVER () - 1 AS {quote(ROW_NUMBER)} FROM "
+            f"(SELECT {', '.join(selected)} FROM {quote('rows')} WHERE {condition} {order})) "
             f"TO $out ({SNAPSHOT_FORMAT})",
             {**values, "out": str(out)},
         )
@@ -101,30 +108,43 @@ def open_snapshot(path: Path, shown: str, before: datetime | None = None) -> Sna
         written = con.read_parquet(glob.escape(str(path)))
         columns = dict(zip(written.columns, map(str, written.types), strict=True))
         # A sum of hashes does not depend on threads; the row number in each makes it depend on the order.
-        ((count, timed, first, last, digest),) = written.aggregate(
-            "count(*), count(event_timestamp), epoch_us(min(event_timestamp)), epoch_us(max(event_timestamp)), "
+        ((count, timed, possible, first, last, digest),) = written.aggregate(
+            f"count(*), count(event_timestamp), count(*) FILTER ({_POSSIBLE}), "
+            "epoch_us(min(event_timestamp)), epoch_us(max(event_timestamp)), "
             f"sum(hash({quote_all(columns)})::HUGEINT)"
         ).fetchall()
     if count == 0:
         raise DataError(f"{shown}: has no rows" + (f" before {before}" if before is not None else ""))
     if timed < count:
         raise DataError(f"{shown}: {count - timed} of {count} rows have no event_timestamp")
+    if possible < count:
+        raise DataError(
+            f"{shown}: event_timestamp of {count - possible} of {count} rows is not between the years 1 and 9999; "
+            "seconds taken for milliseconds, or milliseconds for microseconds, look like this"
+        )
     return Snapshot(path, count, _utc(first), _utc(last), columns, str(digest))
 
 
 def _select_list(
     columns: Sequence[str], present: Mapping[str, str], defaults: Mapping[str, Any], shown: str
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[list[str], dict[str, Any]]:
     selected, values = [], {}
-    for number, column in enumerate(dict.fromkeys(columns)):
+    # The time is written by itself: as the rows have it, in UTC, or as `as_of` says.
+    for number, column in enumerate(name for name in dict.fromkeys(columns) if name != EVENT_TIMESTAMP):
         if column in present:
-            selected.append(quote(column))
+            selected.append(_exact(column, present[column]))
         elif column in defaults:
             values[f"default_{number}"] = defaults[column]
             selected.append(f"$default_{number} AS {quote(column)}")
         else:
             raise DataError(f"{shown}: no column {column!r}; {did_you_mean(column, present)}")
-    return ", ".join(selected), values
+    return selected, values
+
+
+def _exact(column: str, kind: str) -> str:
+    """A column; of 128 bits, which parquet does not have and DuckDB would round, as of 64: larger ones are an error."""
+    narrower = _NARROWER.get(kind)
+    return quote(column) if narrower is None else f"CAST({quote(column)} AS {narrower}) AS {quote(column)}"
 
 
 def _time_of_rows(present: Mapping[str, str], shown: str) -> str:
@@ -137,4 +157,4 @@ def _time_of_rows(present: Mapping[str, str], shown: str) -> str:
 
 
 def _utc(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC)
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)

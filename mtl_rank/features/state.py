@@ -9,7 +9,8 @@ import feast
 from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
 
-from mtl_rank.features.duckdb_source import DuckDBSource
+from mtl_rank.features.definitions import fingerprint, service_definitions
+from mtl_rank.features.duckdb_source import DuckDBSource, reads_its_file_alone
 from mtl_rank.features.parquet import APPENDED, is_glob
 from mtl_rank.features.repository import FeatureRepository
 
@@ -17,9 +18,11 @@ from mtl_rank.features.repository import FeatureRepository
 def source_state(repository: FeatureRepository) -> list[str] | None:
     """One line per definition and per source file of the service; equal lists mean equal features.
 
-    None when a source is elsewhere (a warehouse, an object store), where a change cannot be seen from here.
+    None when a source is elsewhere (a warehouse, an object store, what a query in DuckDB reads beside its file), where
+    a change cannot be seen from here.
     """
-    lines: list[str] = []
+    # The views alone would not tell which of their keys is which column of the rows.
+    lines = [f"service {fingerprint(service_definitions(repository))}"]
     for view in _views(repository):
         lines.append(f"view {view.name} {_digest(view)}")
         source = getattr(view, "batch_source", None)
@@ -57,6 +60,8 @@ def _views(repository: FeatureRepository) -> list[feast.base_feature_view.BaseFe
 def _files(source: DataSource, base: Path) -> list[str] | None:
     """Name, size and time of change of every file of a source; None for one that is not on this machine."""
     if not isinstance(source, FileSource | DuckDBSource) or urlparse(str(source.path)).netloc:
+        return None
+    if isinstance(source, DuckDBSource) and not reads_its_file_alone(source, base):
         return None
     path = base / str(source.path)
     if path.is_dir():
