@@ -122,6 +122,11 @@ class Task(Section):
             raise ValueError(
                 "inverse_propensity is for a task with `given`: this one is defined on every row"
             )
+        if self.inverse_propensity is not None and self.loss is not None and self.loss.smoothing:
+            raise ValueError(
+                "with inverse_propensity the loss is that of every row, whose rate is another than the one that "
+                "smoothing moves labels towards: leave one of them out"
+            )
         return self
 
     @model_validator(mode="after")
