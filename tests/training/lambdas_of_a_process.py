@@ -22,7 +22,7 @@ from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.weighting import METHODS, build_weighting
 from mtl_rank.training.weighting.aggregation import AGGREGATORS
 
-TASKS = [Task(label="a"), Task(label="b")]
+TASKS = [Task(label="a"), Task(label="b", mean_over="batch")]
 INSTALLED = sorted(
     name for name in METHODS if name not in AGGREGATORS or all(map(find_spec, AGGREGATORS[name].needs))
 )
