@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.ready
+EXTRAS := $(VENV)/.extras
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help demo test test-slow lint format bench-retrieval bench-train bench-score bench-quality bench-balance bench-models bench-sweeps bench-mmoe-paper wheel clean
+.PHONY: help demo test test-extras test-slow lint format bench-retrieval bench-train bench-score bench-quality bench-balance bench-models bench-sweeps bench-mmoe-paper wheel clean
 
 help:
 	@echo "make demo             train, evaluate and score the demo shop"
 	@echo "make test             the tests (make test-slow: the long ones too)"
+	@echo "make test-extras      those that need other libraries: oracles, ONNX, convex weightings"
 	@echo "make lint             ruff, mypy --strict, import-linter"
 	@echo "make format           ruff format and safe fixes"
 	@echo "make bench-retrieval  point-in-time join against Feast's own store"
@@ -24,8 +27,12 @@ help:
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) '.[dev]'
 	touch $(READY)
+
+$(EXTRAS): $(READY)
+	$(INSTALL) '.[dev,convex,onnx,oracle]'
+	touch $(EXTRAS)
 
 demo: $(READY)
 	cd feature_repo && ../$(BIN)/feast apply
@@ -35,6 +42,12 @@ demo: $(READY)
 # One torch thread per test process: the processes themselves use the cores.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -m "not slow"
+
+# What `make test` skips for want of packages: other libraries' models as oracles, ONNX files, convex weightings. It
+# leaves the packages in .venv, where `make test` finds them from then on.
+test-extras: $(EXTRAS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto tests/nn/test_oracles.py tests/training/test_aggregation.py \
+		tests/training/test_gradients.py tests/training/test_weighting_methods.py tests/workflow/test_export.py
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto -o faulthandler_timeout=3600 --hypothesis-profile=searching

@@ -1,7 +1,7 @@
 """From the text of mtlrank.yaml to its sections, and from what is wrong in it to one line."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -30,9 +30,23 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_config(project: Path, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
+# What is said of single tasks, by their names.
+_OF_TASKS = (
+    ("tasks",),
+    ("weighting", "lambdas"),
+    ("weighting", "schedule"),
+    ("fit", "monitor_weights"),
+    ("calibration", "tasks"),
+)
+
+
+def load_config(
+    project: Path, settings: Mapping[str, Any] | None = None, tasks: Sequence[str] | None = None
+) -> ProjectConfig:
     """Read `project/mtlrank.yaml`; `settings` maps dotted keys (`model.experts`) to values that override it.
 
+    tasks: the only ones to keep, None = all. What the file says of others is left out with them; a setting that does
+    is an error.
     Raises ConfigError when the file is missing, is not YAML, or does not fit the models above.
     """
     path = project / CONFIG_NAME
@@ -42,7 +56,12 @@ def load_config(project: Path, settings: Mapping[str, Any] | None = None) -> Pro
         raise ConfigError(f"no {CONFIG_NAME} in {project}; `mtlrank init DIR` makes a project") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    return parse_config(text, str(path), settings or {})
+    config = parse_config(text, str(path), settings or {})
+    if tasks is None:
+        return config
+    chosen = config.with_tasks(tasks)
+    _check_of_tasks(settings or {}, tasks)
+    return chosen
 
 
 def parse_config(text: str, origin: str, settings: Mapping[str, Any] | None = None) -> ProjectConfig:
@@ -64,10 +83,47 @@ def parse_config(text: str, origin: str, settings: Mapping[str, Any] | None = No
     except ValidationError as error:
         # Of a misspelt key both the wrong and the missing name are reported: the wrong one says more.
         problem = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
-        key = ".".join(map(str, problem["loc"]))
-        if any(f"{key}.".startswith(f"{given}.") for given in settings or {}):
-            origin = "option on the command line"
-        raise ConfigError(f"{origin}: {_explain(problem)}") from None
+        raise ConfigError(f"{_blamed(problem, origin, settings or {})}: {_explain(problem)}") from None
+
+
+def _blamed(problem: ErrorDetails, origin: str, settings: Mapping[str, Any]) -> str:
+    """Where to look for a problem: at an option that was typed where it is about one, else in the file."""
+    path = tuple(map(str, problem["loc"]))
+    # What is missing is missing in its section.
+    section = path[:-1] if problem["type"] == "missing" else path
+    for option in settings:
+        given = tuple(option.split("."))
+        if path[: len(given)] == given:
+            return "option on the command line"
+        if section and given[: len(section)] == section:
+            return f"option {option} on the command line"
+    return f"{origin} with the options of the command line" if settings and not path else origin
+
+
+def _check_of_tasks(settings: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raises ConfigError for a setting of a task that is not among `names`: it would be ignored."""
+    for option, value in settings.items():
+        for path in _paths(tuple(option.split(".")), value):
+            for section in _OF_TASKS:
+                depth = len(section)
+                if path[:depth] != section or len(path) == depth:
+                    continue
+                task = path[depth]
+                # A whole `tasks` says which there are to choose from.
+                if task not in names and option != "tasks":
+                    raise ConfigError(
+                        f"{option}: {task} is not trained with --tasks {','.join(names)}, "
+                        "so it would be ignored; leave it out or add the task"
+                    )
+
+
+def _paths(path: tuple[str, ...], value: object) -> Iterator[tuple[str, ...]]:
+    """The path of every value below a key that is no mapping itself."""
+    if not isinstance(value, Mapping):
+        yield path
+        return
+    for key, child in value.items():
+        yield from _paths((*path, str(key)), child)
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
@@ -88,10 +144,14 @@ def _override(raw: dict[str, Any], dotted: str, value: object) -> None:
     *parents, last = dotted.split(".")
     node = raw
     for part in parents:
-        child = node.setdefault(part, {})
-        if not isinstance(child, dict):
+        child = node.get(part)
+        # A section that is null has nothing in it yet.
+        if not isinstance(child, dict | None):
             raise ConfigError(f"--set {dotted}: {part!r} is a value, not a section")
-        node = child
+        # A copy, since YAML may have named the same section twice.
+        copied = dict(child or {})
+        node[part] = copied
+        node = copied
     node[last] = value
 
 
@@ -100,6 +160,7 @@ def _explain(problem: ErrorDetails) -> str:
     # Pydantic adds its own words for alternatives and keys ("constrained-int", "[key]"): they are not the user's.
     parts = [str(part) for part in problem["loc"] if not re.search(r"[\[\]-]", str(part))]
     key = ".".join(parts)
+    shown = repr(problem["input"])[:60]
     match problem["type"]:
         case "extra_forbidden":
             *parents, last = problem["loc"]
@@ -109,8 +170,9 @@ def _explain(problem: ErrorDetails) -> str:
         case "value_error":
             message = str(problem["ctx"]["error"])
             return f"{key}: {message}" if key else message
-    shown = repr(problem["input"])
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {shown[:60]}"
+        case "tuple_type" if isinstance(problem["input"], str | int | float):
+            return f"{key}: needs a list, such as [{problem['input']}], got {shown}"
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {shown}"
 
 
 def _keys_at(path: Sequence[int | str]) -> list[str]:

@@ -170,9 +170,16 @@ class ProjectConfig(Section):
         self._check_output_names()
         self._check_negatives()
         self._check_calibration()
-        lambdas = [self.weighting.lambdas.get(name, task.weight) for name, task in self.tasks.items()]
-        if not any(lambdas):
+        lambdas = self.lambdas()
+        if not any(lambdas.values()):
             raise ValueError("weighting.lambdas: every lambda is 0, so nothing would be trained")
+        if not any(
+            factor and any(height for _, height in self.weighting.schedule.get(name, ((0, 1),)))
+            for name, factor in lambdas.items()
+        ):
+            raise ValueError(
+                "weighting.schedule: every factor of a task with a lambda is 0, so nothing would be trained"
+            )
         return self
 
     def _check_negatives(self) -> None:

@@ -83,6 +83,8 @@ class Task(Section):
         that rise.
     given: the task whose positive rows this one is defined on (cvr given ctr); None = every row.
     loss: None = the first one of its kind in LOSS_OPTIONS.
+    mean_over: what its loss is divided by: the rows of a batch where it is defined, or all of them, so that a rare task
+        pulls by its share of the rows.
     weight: the task's manual lambda; `weighting.lambdas` overrides it.
     inverse_propensity: rows count 1 / max(p, this), p the predicted probability of being such a row (that of the
         parent, along the chain): the loss is then that over every row. None = rows count alike.
@@ -94,6 +96,7 @@ class Task(Section):
     given: str | None = None
     loss: Loss | None = None
     transform: Literal["log1p", "none"] = "none"
+    mean_over: Literal["defined", "batch"] = "defined"
     weight: float = Field(1.0, ge=0)
     inverse_propensity: float | None = Field(None, gt=0, le=1)
 
@@ -121,6 +124,11 @@ class Task(Section):
         if self.inverse_propensity is not None and self.given is None:
             raise ValueError(
                 "inverse_propensity is for a task with `given`: this one is defined on every row"
+            )
+        if self.inverse_propensity is not None and self.loss is not None and self.loss.smoothing:
+            raise ValueError(
+                "with inverse_propensity the loss is that of every row, whose rate is another than the one that "
+                "smoothing moves labels towards: leave one of them out"
             )
         return self
 

@@ -24,6 +24,8 @@ from mtl_rank.progress import Reporter
 CACHE = "cache"
 _LOCKS = "locks"
 _PARTIAL = ".partial"
+# What an error costs and weighs is a matter of training.
+_OF_TRAINING = {"loss", "mean_over", "weight", "inverse_propensity"}
 
 
 @dataclass(frozen=True)
@@ -176,10 +178,8 @@ def _fingerprint(config: ProjectConfig, repository: FeatureRepository, snapshot:
         "sources": sources,
         "valid": config.split.valid.isoformat(),
         # A list: the order of the tasks is that of the label columns.
-        # What an error costs and weighs is a matter of training.
         "tasks": [
-            [name, task.model_dump(mode="json", exclude={"loss", "weight", "inverse_propensity"})]
-            for name, task in config.tasks.items()
+            [name, task.model_dump(mode="json", exclude=_OF_TRAINING)] for name, task in config.tasks.items()
         ],
         "dim": config.model.dim,
         "weights": config.weights,

@@ -221,7 +221,9 @@ def _attention(predictor: Predictor, table: pl.DataFrame, keys: tuple[str, ...])
     by_sequence = predictor.network.attention(to_batch(rows))
     for i, row in enumerate(table.iter_rows(named=True)):
         for name, weights in by_sequence.items():
-            values = [str(value) for value in row[name] or [] if value is not None][-weights.shape[1] :]
+            # As the encoder has it: the last ones are kept first, nulls among them are then padding.
+            kept = (row[name] or [])[-weights.shape[1] :]
+            values = [str(value) for value in kept if value is not None]
             yield Attention(
                 row={key: str(row[key]) for key in keys},
                 sequence=name,

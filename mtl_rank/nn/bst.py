@@ -19,6 +19,8 @@ class BST(HistoryEncoder):
 
     NOTE[DIFF] a gap is a bucket of its logarithm: the paper does not say how a time becomes a vector.
     NOTE[DIFF] index positions for a history that comes without times.
+    NOTE[DIFF] figure 1 joins the outputs of all positions to e; section 2.3 speaks of the target item's, which is
+    taken here, so that the width of e does not grow with the history.
     NOTE[DIFF] the positions' vectors are added to the embeddings, not put beside them, so that the width stays.
 
     Shape: History without gaps -> (B, dim)

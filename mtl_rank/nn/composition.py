@@ -43,6 +43,10 @@ def check_parts(parts: Parts, model: Model) -> None:
             f"model.cross.stacked: one cross network can stand in front of the trunk, there are {len(crossing)}; "
             f"put one of {', '.join(STACKABLE)} into model.branches"
         )
+    if model.wide.crosses and "wide" not in parts.branches:
+        raise ConfigError(
+            "model.wide.crosses: there is no wide branch to use them; put wide into model.branches or leave them out"
+        )
     for key in ("expert_layers", "bottom_layers", "cin_layers"):
         if not getattr(model, key):
             raise ConfigError(f"model.{key}: needs at least one width")
@@ -100,9 +104,8 @@ def check_inputs(parts: Parts, model: Model, layout: Layout) -> None:
     for name in model.pretrained:
         if name not in known:
             raise ConfigError(f"model.pretrained: there is no id input {name!r}; {did_you_mean(name, known)}")
-    if "wide" in parts.branches:
-        for name in chain.from_iterable(model.wide.crosses):
-            column_named(layout, name)
+    for name in chain.from_iterable(model.wide.crosses):
+        column_named(layout, name)
 
 
 def _refuse_fields(parts: Parts, model: Model, widths: str) -> None:

@@ -124,7 +124,8 @@ def _train_alone(
 ) -> dict[str, float]:
     """Per task the loss of the same network trained on that task alone: its lambda 1, the others 0.
 
-    Trained once; without `wait`, those that another process is at are left out.
+    It has the hyper-parameters of the project, whatever else is searched. Trained once; without `wait`, those that
+    another process is at are left out.
     """
     config, found = request.config, {}
     for task in config.tasks:
@@ -135,12 +136,28 @@ def _train_alone(
                 continue
             if not (own / _RESULT).exists():
                 reporter.say(f"{task} alone")
-                lambdas = {other: float(other == task) for other in config.tasks}
-                metrics = trainer.train(configured(config, lambdas, {"fit.monitor": metric}), own)
+                metrics = trainer.train(_alone(config, task, metric), own)
                 write_json(own / _RESULT, metrics)
             _tidy(own)
             found[task] = json.loads((own / _RESULT).read_text(encoding="utf-8"))[metric]
     return found
+
+
+def _alone(config: ProjectConfig, task: str, metric: str) -> ProjectConfig:
+    """The configuration of one task alone, stopped by its own metric.
+
+    Nothing of it may lean on a task whose lambda is 0: under esmm the loss would be that of a product with a parent
+    that learns nothing, under inverse_propensity the weights those of a parent that knows nothing. A schedule of
+    lambdas is a matter of several tasks.
+    """
+    plain = {"fit.monitor": metric, "weighting.schedule": "{}"}
+    if config.model.name == "esmm":
+        plain["model.name"] = "dnn"
+    if "esmm" in (config.model.name, config.model.heads):
+        plain["model.heads"] = "towers"
+    if config.tasks[task].inverse_propensity is not None:
+        plain[f"tasks.{task}.inverse_propensity"] = "null"
+    return configured(config, {other: float(other == task) for other in config.tasks}, plain)
 
 
 def _summary(request: Request, study: Study, name: str, alone: Mapping[str, float]) -> Tuning:

@@ -55,13 +55,11 @@ def train(
 ) -> Run:
     """Train a model on the examples of a project and measure it on the test window.
 
-    tasks: the tasks to train, None = all. settings: dotted configuration keys to override.
+    tasks: the tasks to train, None = all. settings: dotted configuration keys to override, none of another task's.
     Raises MtlRankError for anything a user can mend, before long work where it can be known by then.
     """
     project, reporter = Path(project), reporter or Silent()
-    config = load_config(project, settings)
-    if tasks is not None:
-        config = config.with_tasks(tasks)
+    config = load_config(project, settings, tasks)
     repository = checked(config, project)
     if _SHARED_RUN in os.environ:
         _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)

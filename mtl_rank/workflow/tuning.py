@@ -39,9 +39,7 @@ def tune(
     project, reporter = Path(project), reporter or Silent()
     if (settings or {}).get("weighting.method", "manual") != "manual":
         raise ConfigError("weighting.method: tune searches the lambdas of manual weighting; leave it out")
-    config = load_config(project, {**(settings or {}), "weighting.method": "manual"})
-    if tasks is not None:
-        config = config.with_tasks(tasks)
+    config = load_config(project, {**(settings or {}), "weighting.method": "manual"}, tasks)
     names = list(config.tasks)
     space, weights = parse_search(names, search), parse_preferences(names, prefer)
     if trials < 1:

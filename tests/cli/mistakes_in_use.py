@@ -34,6 +34,16 @@ OPTIONS = (
         "train --weighting manual --lambda cvrr=1",
         ("lambdas", "'cvrr'", "'cvr'"),
     ),
+    Case(
+        "lambda of a task that is left out",
+        "train --tasks ctr,cvr --weighting manual --lambda dwell=5",
+        ("weighting.lambdas.dwell", "not trained", "ctr,cvr"),
+    ),
+    Case(
+        "a setting of a task that tune leaves out",
+        ("tune", "--tasks", "ctr,cvr", "--set", "fit.monitor_weights={dwell: 2}"),
+        ("fit.monitor_weights", "dwell", "not trained"),
+    ),
     Case("negative lambda", "train --weighting manual --lambda ctr=-1", ("lambdas.ctr", "-1")),
     Case("lambda nan", "train --weighting manual --lambda ctr=nan", ("lambdas.ctr", "nan")),
     Case(
@@ -55,6 +65,13 @@ OPTIONS = (
         "lambda where it is learned",
         "train --weighting uncertainty --lambda ctr=1",
         ("lambdas", "uncertainty", "manual"),
+    ),
+    Case("settings of a model that is only described", "models mmoe --set model.dim=8", ("--set", "--like")),
+    Case("settings of no model", "models --set model.dim=8", ("--set", "--like")),
+    Case(
+        "crosses without a wide branch",
+        ("train", "--model", "mmoe", "--set", "model.wide.crosses=[[user_id, houre]]"),
+        ("model.wide.crosses", "model.branches"),
     ),
     Case("set without value", "train --set model.experts", ("--set model.experts", "key=value")),
     Case("set without key", "train --set =3", ("--set =3", "key=value")),

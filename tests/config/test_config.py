@@ -100,10 +100,97 @@ def test_settings_may_make_a_section_that_the_file_lacks():
     assert parse_config(text, "mtlrank.yaml", {"fit.epochs": 9}).fit.epochs == 9
 
 
+def test_settings_may_go_below_a_section_that_is_null():
+    """As by default in a complete configuration, or where the key has nothing behind it."""
+    text = PROJECT + "calibration:\n"
+    settings = {
+        "fit.negatives.task": "ctr",
+        "fit.negatives.keep": 0.1,
+        "tasks.ctr.loss.name": "weighted_bce",
+        "tasks.ctr.loss.w1": 3,
+        "calibration.method": "platt",
+    }
+    config = parse_config(text, "mtlrank.yaml", settings)
+    assert (config.fit.negatives.task, config.fit.negatives.keep) == ("ctr", 0.1)
+    assert (config.tasks["ctr"].loss.name, config.tasks["ctr"].loss.w1) == ("weighted_bce", 3)
+    assert config.calibration.method == "platt"
+    complete = config_with().to_yaml()
+    assert parse_config(complete, "tune", settings).fit.negatives == config.fit.negatives
+
+
+def test_a_setting_changes_no_other_section_of_the_same_text():
+    text = PROJECT.replace("ctr: {label: clicked}", "ctr: &task {label: clicked}\n  again: *task")
+    config = parse_config(text, "mtlrank.yaml", {"tasks.ctr.weight": 3})
+    assert (config.tasks["ctr"].weight, config.tasks["again"].weight) == (3, 1)
+
+
 def test_settings_that_do_not_fit():
     assert "did you mean 'experts'?" in complaint({"model.expertss": 8})
     assert "model.experts: " in complaint({"model.experts": "x"})
     assert complaint({"examples.path": 1}) == "--set examples.path: 'examples' is a value, not a section"
+    assert "model.branches: needs a list, such as [fm], got 'fm'" in complaint({"model.branches": "fm"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "blamed"),
+    [
+        ({"model.experts": "x"}, "option on the command line: model.experts: "),
+        ({"fit": {"lr": "x"}}, "option on the command line: fit.lr: "),
+        (
+            {"fit.lr": 0.1, "fit.negatives.keep": 0.1},
+            "option fit.negatives.keep on the command line: 'fit.negatives.task' is missing",
+        ),
+        ({"tasks.dwell.loss": "focal"}, "option tasks.dwell.loss on the command line: tasks.dwell: "),
+        ({"split.test": "2026-01-01"}, "option split.test on the command line: split: needs valid < test"),
+        (
+            {"tasks.cvr.given": "ctrr"},
+            "mtlrank.yaml with the options of the command line: tasks.cvr.given: there is no task",
+        ),
+        (
+            {"fit.lr": 0.1, "tasks.like.weight": 2},
+            "option tasks.like.weight on the command line: 'tasks.like",
+        ),
+    ],
+    ids=str,
+)
+def test_what_was_typed_is_not_blamed_on_the_file(settings, blamed):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(PROJECT, "mtlrank.yaml", settings)
+    assert str(caught.value).startswith(blamed)
+
+
+def test_what_the_file_says_is_not_blamed_on_an_option():
+    with pytest.raises(ConfigError, match=r"^mtlrank\.yaml: model\.experts: "):
+        parse_config(PROJECT.replace("name: mmoe,", "experts: x,"), "mtlrank.yaml", {"model.dropout": 0.2})
+
+
+IGNORED = [
+    {"weighting.lambdas.dwell": 5},
+    {"weighting.lambdas": {"ctr": 1, "dwell": 5}},
+    {"weighting": {"method": "manual", "lambdas": {"dwell": 5}}},
+    {"weighting.schedule": {"dwell": [[0, 0], [1, 1]]}},
+    {"fit.monitor_weights": {"dwell": 2}},
+    {"calibration.tasks.refund": "platt"},
+    {"tasks.dwell.weight": 2},
+]
+
+
+@pytest.mark.parametrize("settings", IGNORED, ids=str)
+def test_a_setting_of_a_task_that_is_left_out_is_refused(settings, tmp_path):
+    (tmp_path / "mtlrank.yaml").write_text(PROJECT)
+    load_config(tmp_path, settings)
+    with pytest.raises(ConfigError, match=r"(dwell|refund) is not trained with --tasks ctr,cvr") as caught:
+        load_config(tmp_path, settings, ["ctr", "cvr"])
+    assert next(iter(settings)) in str(caught.value)
+    assert load_config(tmp_path, settings, ["ctr", "cvr", "dwell", "refund"]).lambdas()
+
+
+def test_what_the_file_says_of_a_task_that_is_left_out_goes_with_it(tmp_path):
+    text = PROJECT.replace("{cvr: 2.0}", "{cvr: 2.0, dwell: 5}, schedule: {dwell: [[0, 1]]}")
+    (tmp_path / "mtlrank.yaml").write_text(text + "calibration: {tasks: {refund: platt}}\n")
+    config = load_config(tmp_path, {"weighting.lambdas.ctr": 3}, ["ctr", "cvr"])
+    assert config.lambdas() == {"ctr": 3, "cvr": 2}
+    assert not config.weighting.schedule
 
 
 @pytest.mark.parametrize("pair", ["model.experts", "=8", " =8", "model.experts=[8", "a={"])

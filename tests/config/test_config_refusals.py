@@ -77,6 +77,19 @@ WRONG = [
         {"weighting": {"schedule": {"ctr": [[1, 0], [1, 1]]}}},
         "weighting: schedule.ctr: the epochs of the points must rise, got [1.0, 1.0]",
     ),
+    (
+        {"weighting": {"schedule": {task: [[0, 0], [2, 0]] for task in ("ctr", "cvr", "dwell", "refund")}}},
+        "weighting.schedule: every factor of a task with a lambda is 0",
+    ),
+    (
+        {
+            "weighting": {
+                "lambdas": dict.fromkeys(["cvr", "dwell", "refund"], 0),
+                "schedule": {"ctr": [[0, 0]]},
+            }
+        },
+        "weighting.schedule: every factor of a task with a lambda is 0",
+    ),
     ({"weighting": {"schedule": {"ctr": []}}}, "weighting.schedule.ctr: "),
     ({"weighting": {"schedule": {"ctr": [[0, -1]]}}}, "weighting.schedule.ctr.0.1: "),
 ]

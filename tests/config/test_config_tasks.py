@@ -79,6 +79,18 @@ TASKS = [
         {"ctr": {"label": "a", "inverse_propensity": 0.1}},
         "tasks.ctr: inverse_propensity is for a task with `given`",
     ),
+    (
+        {
+            "ctr": {"label": "a"},
+            "cvr": {
+                "label": "b",
+                "given": "ctr",
+                "inverse_propensity": 0.1,
+                "loss": {"name": "bce", "smoothing": 0.1},
+            },
+        },
+        "tasks.cvr: with inverse_propensity the loss is that of every row",
+    ),
     ({"ctr": {"label": "a", "loss": "focl"}}, "tasks.ctr.loss.name: "),
     ({"ctr": {"label": "a", "loss": {"name": "focal", "gamma": -1}}}, "tasks.ctr.loss.gamma: "),
     ({"ctr": {"label": "a", "loss": {"name": "focal", "alpha": 1}}}, "tasks.ctr.loss.alpha: "),

@@ -51,7 +51,12 @@ def test_the_same_data_is_prepared_once(project):
 
 def test_what_an_error_costs_does_not_change_the_data(project):
     first, _ = prepare(project, ["ctr", "cvr"])
-    settings = {"tasks.ctr.loss": "focal", "tasks.cvr.weight": 0.3, "weighting.method": "manual"}
+    settings = {
+        "tasks.ctr.loss": "focal",
+        "tasks.cvr.weight": 0.3,
+        "tasks.cvr.mean_over": "batch",
+        "weighting.method": "manual",
+    }
     second, was_there = prepare(project, ["ctr", "cvr"], **settings)
     assert was_there
     assert second.fingerprint == first.fingerprint

@@ -281,6 +281,10 @@ def test_without_sequences_no_branch_reads_them():
             {"name": "wide_deep", "wide": {"crosses": [["user", "citty"]]}},
             r"no id input 'citty'; did you mean 'city'",
         ),
+        (
+            {"name": "mmoe", "wide": {"crosses": [["user", "citty"]]}},
+            r"model\.wide\.crosses: there is no wide branch",
+        ),
         ({"name": "dcn_v2", "cross": {"experts": 2}}, r"low-rank experts; set model\.cross\.rank too"),
         ({"name": "mmoe", "cross": {"stacked": True}}, r"one cross network can stand .*, there are 0"),
         ({"name": "dcn", "branches": ["cross_v2"], "cross": {"stacked": True}}, r"there are 2"),

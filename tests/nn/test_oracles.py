@@ -1,7 +1,7 @@
 """The same logits as the peers' models with the same weights, where theirs follow the paper.
 
-Runs where the peers are installed: `pip install -r benchmarks/requirements-peers.txt`. Left out on purpose, as
-docs/models.md says: their PLE, DCN V2, DIN and DIEN that depart from the papers.
+Runs where the peers are installed, as by `make test-extras`. Left out on purpose, as docs/models.md says: their PLE,
+DCN V2, DIN and DIEN that depart from the papers.
 """
 
 import numpy as np

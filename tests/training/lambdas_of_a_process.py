@@ -5,6 +5,7 @@ Of `WORLD` processes this one sees every `WORLD`-th row. Leaves them in FOLDER/W
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -19,8 +20,12 @@ from mtl_rank.training.distributed import with_global_value
 from mtl_rank.training.gradients import SharedGradients
 from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.weighting import METHODS, build_weighting
+from mtl_rank.training.weighting.aggregation import AGGREGATORS
 
-TASKS = [Task(label="a"), Task(label="b")]
+TASKS = [Task(label="a"), Task(label="b", mean_over="batch")]
+INSTALLED = sorted(
+    name for name in METHODS if name not in AGGREGATORS or all(map(find_spec, AGGREGATORS[name].needs))
+)
 
 
 def network_of(name):
@@ -50,7 +55,7 @@ def config_with(method):
 
 def lambdas_of(rank, world):
     found = {}
-    for name in sorted(METHODS.keys() - {"cagrad", "nashmtl"}):
+    for name in INSTALLED:
         weighting = build_weighting(config_with(name), 2)
         network = network_of("mmoe")
         watched = SharedGradients(network, "embeddings")

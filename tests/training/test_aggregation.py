@@ -1,5 +1,8 @@
 """Gradient aggregation: the lambdas against hand formulas, and what each method promises."""
 
+import warnings
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -114,15 +117,37 @@ def test_the_order_of_pcgrad_is_drawn_anew_in_every_step():
     assert len(drawn) > 1
 
 
-@pytest.mark.parametrize("name", [name for name, aggregator in AGGREGATORS.items() if aggregator.needs])
-def test_methods_of_the_extra_say_what_they_need(name):
-    try:
-        lambdas = lambdas_of(name, np.eye(2))
-    except ImportError:
-        with pytest.raises(ConfigError, match=rf"weighting\.method: {name} needs .*mtl-rank\[convex\]"):
-            build_weighting(config_of(weighting={"method": name}), 9)
-    else:
-        assert lambdas == pytest.approx([1, 1], rel=1e-3)
-        conflict = np.array([[1.0, 0.0, 0.2], [-0.5, 0.8, 0.1], [0.3, -0.7, 0.4]])
-        step = lambdas_of(name, conflict) @ conflict
-        assert (conflict @ step > 0).all()
+NEEDING = [name for name, aggregator in AGGREGATORS.items() if aggregator.needs]
+INSTALLED = [name for name, aggregator in AGGREGATORS.items() if all(map(find_spec, aggregator.needs))]
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_task_alone_in_a_batch_has_lambda_one(name):
+    """The only task of a training, or the only one with rows in a small batch."""
+    assert lambdas_of(name, random_gradients(1, 1)) == pytest.approx([1], rel=1e-6)
+    with_others = np.array([[0.0, 0.0], [0.3, -0.4], [0.0, 0.0]])
+    assert lambdas_of(name, with_others) == pytest.approx([0, 1, 0], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_opposed_gradients_have_finite_lambdas_and_no_warning(name):
+    """Each of two tasks undoes what the other one does: whatever comes of it, no screen full of NumPy's warnings."""
+    for g in (np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([[0.6, 0.8], [-1.2, -1.6]])):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.isfinite(lambdas_of(name, g)).all()
+
+
+@pytest.mark.parametrize("name", [name for name in NEEDING if name in INSTALLED])
+def test_methods_of_the_extra_agree_with_the_others_where_nothing_conflicts(name):
+    assert lambdas_of(name, np.eye(2)) == pytest.approx([1, 1], rel=1e-3)
+    conflict = np.array([[1.0, 0.0, 0.2], [-0.5, 0.8, 0.1], [0.3, -0.7, 0.4]])
+    step = lambdas_of(name, conflict) @ conflict
+    assert (conflict @ step > 0).all()
+
+
+@pytest.mark.parametrize("name", NEEDING)
+def test_methods_of_the_extra_say_what_they_need(name, monkeypatch):
+    monkeypatch.setattr("mtl_rank.training.weighting.aggregation.find_spec", lambda package: None)
+    with pytest.raises(ConfigError, match=rf"weighting\.method: {name} needs .*mtl-rank\[convex\]"):
+        build_weighting(config_of(weighting={"method": name}), 9)

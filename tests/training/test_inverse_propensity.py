@@ -35,6 +35,16 @@ def test_each_row_counts_by_the_inverse_of_the_predicted_propensity():
     assert found[0].item() == plain[0].item()
 
 
+def test_over_the_batch_it_is_the_papers_mean_over_every_impression():
+    """ESCM2-IPS (Wang et al. 2022): the sum of e / p over the clicked, by the number of impressions."""
+    logits = torch.tensor([[0.0, 1.0], [-2.0, 0.5], [3.0, -1.0]], dtype=torch.float64)
+    labels = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, NAN]], dtype=torch.float64)
+    found = losses_of(0.05, mean_over="batch")(logits, labels)
+    p = 1 / (1 + np.exp(-logits.numpy()))
+    each = -np.log([p[0, 1], 1 - p[1, 1]])
+    assert found[1].item() == pytest.approx((each / p[:2, 0]).sum() / 3)
+
+
 def test_the_propensity_is_no_way_for_the_loss_to_get_smaller():
     logits = torch.randn(20, 2, requires_grad=True)
     labels = torch.ones(20, 2)

@@ -145,6 +145,45 @@ def test_weights_make_it_a_weighted_mean(table, seed):
         assert losses[column].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
+@given(tables(), st.integers(0, 999), st.booleans())
+def test_over_the_batch_it_is_the_sum_over_labelled_rows_by_what_all_rows_count(table, seed, weighted):
+    kinds, logits, labels = table
+    weights = np.random.default_rng(seed).choice([0.5, 1.0, 3.0], len(labels)) if weighted else None
+    tasks = [KINDS[kind].model_copy(update={"mean_over": "batch"}) for kind in kinds]
+    losses = TaskLosses(tasks)(
+        torch.tensor(logits), torch.tensor(labels), None if weights is None else torch.tensor(weights)
+    )
+    counts = np.ones(len(labels)) if weights is None else weights
+    for column, kind in enumerate(kinds):
+        rows = ~np.isnan(labels[:, column])
+        each = [BY_HAND[kind](a, b) for a, b in zip(logits[rows, column], labels[rows, column], strict=True)]
+        expected = (np.array(each) * counts[rows]).sum() / counts.sum()
+        assert losses[column].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_one_task_over_the_batch_leaves_the_others_as_they_were():
+    logits = torch.randn(8, 2)
+    labels = torch.tensor([[1.0, NAN]] * 6 + [[0.0, 1.0]] * 2)
+    plain = TaskLosses([BINARY, BINARY])(logits, labels)
+    rare = TaskLosses([BINARY, BINARY.model_copy(update={"mean_over": "batch"})])(logits, labels)
+    assert rare[0].item() == plain[0].item()
+    assert rare[1].item() == pytest.approx(plain[1].item() * 2 / 8)
+    undefined = torch.full((8, 2), NAN)
+    assert TaskLosses([BINARY.model_copy(update={"mean_over": "batch"})] * 2)(logits, undefined).tolist() == [
+        0,
+        0,
+    ]
+
+
+def test_over_the_batch_with_sampled_negatives_it_is_the_mean_over_the_rows_before_sampling():
+    """A negative that was kept of four stands for four in the batch of a purchase given a click."""
+    tasks = [BINARY, Task(label="c", given="a", mean_over="batch")]
+    logits = torch.tensor([[0.3, 0.7], [0.3, -0.2], [0.1, 0.4], [-1.0, 0.5]], dtype=torch.float64)
+    labels = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, NAN], [0.0, NAN]], dtype=torch.float64)
+    losses = TaskLosses(tasks, sampled=(0, 0.25))(logits, labels)
+    assert losses[1].item() == pytest.approx((bce(0.7, 1) + bce(-0.2, 0)) / (1 + 1 + 4 + 4))
+
+
 def test_a_row_that_counts_twice_is_two_rows():
     logits, labels = torch.randn(4, 2), torch.tensor([[0.0, 1], [1, NAN], [0, 0], [1, 1]])
     losses = TaskLosses([BINARY, BINARY])

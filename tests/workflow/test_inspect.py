@@ -112,6 +112,28 @@ def test_attention_is_told_for_the_behaviours_that_are_there(models: tuple[Path,
     assert np.isfinite(weights.detach().numpy()).all()
 
 
+def test_attention_stands_beside_the_behaviours_that_the_encoder_kept(
+    models: tuple[Path, dict[str, Run]], tmp_path: Path
+) -> None:
+    """Of 60 behaviours, two of the last 50 unknown, the 48 known ones of those: the others change nothing."""
+    project = shutil.copytree(models[0], tmp_path / "shop")
+    path = project / "data" / "user_history.parquet"
+    history = [*range(1, 61)]
+    history[20] = history[58] = None
+    found = {}
+    for name, items in (("all", history), ("kept", history[-50:])):
+        every = pl.lit(pl.Series([items], dtype=pl.List(pl.Int64))).first()
+        pl.read_parquet(path).with_columns(clicked_items=every).write_parquet(path)
+        found[name] = mr.inspect(project, models[1]["bst"].id, rows=100, shown=20).attention
+    seen = [one for one in found["all"] if one.values]
+    assert seen
+    for one in seen:
+        assert one.values == tuple(str(item) for item in history[-50:] if item is not None)
+        assert len(one.weights) == 48
+        assert min(one.weights) > 0
+    assert found["all"] == found["kept"]
+
+
 def test_the_command_prints_all_three(models: tuple[Path, dict[str, Run]]) -> None:
     project, runs = models
     shown = mtlrank("--project", project, "inspect", runs["bst"].id, "--rows", "300", "--shown", "2")

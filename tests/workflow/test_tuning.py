@@ -93,6 +93,31 @@ def test_alone_is_a_training_of_that_task_alone(tuned: tuple[Path, float]) -> No
     assert result_of(tuned[0])["alone"]["cvr"] == expected.metrics()["valid"]["valid/cvr/ne"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "plain"),
+    [
+        ({"model.name": "esmm"}, {"model.name": "dnn"}),
+        (
+            {"model.heads": "esmm", "weighting.schedule": {"cvr": [[0, 0], [1, 1]]}},
+            {"model.heads": "towers"},
+        ),
+        ({"tasks.cvr.inverse_propensity": 0.001}, {}),
+    ],
+    ids=str,
+)
+def test_alone_leans_on_no_task_that_learns_nothing(project: Path, settings: dict, plain: dict) -> None:
+    """The conditional rate among clicked rows, not what a product with an untrained parent makes of it."""
+    short = {"fit.epochs": 1, "fit.precision": "fp32"}
+    found = mr.tune(project, ["ctr", "cvr"], trials=1, settings={**short, **settings})
+    alone = {
+        "weighting.method": "manual",
+        "weighting.lambdas": {"ctr": 0, "cvr": 1},
+        "fit.monitor": "valid/cvr/ne",
+    }
+    expected = mr.train(project, ["ctr", "cvr"], {**short, **plain, **alone})
+    assert found.alone["cvr"] == expected.metrics()["valid"]["valid/cvr/ne"]
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_study_killed_again_and_again_equals_one_never_killed(
     project: Path, tuned: tuple[Path, float], seed: int

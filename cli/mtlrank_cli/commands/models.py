@@ -34,6 +34,10 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """List the models, or show what one would be made of."""
+    if settings and like is None:
+        raise ConfigError(
+            "models --set: only with --like, such as `mtlrank models ple --like . --set model.levels=2`"
+        )
     if name is None:
         if like is not None:
             raise ConfigError("models --like: name a model, such as `mtlrank models mmoe --like .`")

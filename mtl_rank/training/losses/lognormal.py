@@ -40,7 +40,8 @@ class Spread(nn.Module):
     def update(self, errors: Tensor, counts: Tensor) -> None:
         """errors: output - target. counts: how much each row counts, 0 where the task is undefined.
 
-        Deviations are taken within a batch: a shift of all outputs, such as this one, leaves them as they are.
+        Deviations are taken within a batch: a shift of all outputs, such as this one, leaves them as they are. With
+        several processes they are taken within each one's part of it, and pooled.
         """
         total = counts.sum(dim=0).clamp(min=torch.finfo(counts.dtype).tiny)
         mean = (counts * errors).sum(dim=0) / total

@@ -32,7 +32,8 @@ def loss_of(task: Task, target: Target | None = None) -> Loss:
 class TaskLosses(nn.Module):
     """Mean loss of each task over the rows where its label is not NaN; exactly 0 where there is none.
 
-    weights: how much each row counts; the mean is the weighted one.
+    weights: how much each row counts; the mean is the weighted one. A task with `mean_over: batch` has the same sum
+    over what all rows count, its label known or not: its mean loss times the share of the batch where it is defined.
 
     With several processes it is this process's sum over the mean count of all: the mean of these losses over
     the processes is the loss of the global batch, however unevenly the rows of a task are spread.
@@ -52,7 +53,7 @@ class TaskLosses(nn.Module):
     A task with `inverse_propensity` is trained on the rows it is defined on so as to have the loss of every row: each
     counts 1 / p, p the predicted probability that it is such a row, clipped from below (ESCM2-IPS, Wang et al. 2022).
     NOTE[DIFF] divided by the sum of these weights, not by the number of rows: self-normalised, so that clipping does
-    not make the loss smaller.
+    not make the loss smaller. With `mean_over: batch` it is the paper's.
 
     targets: the fitted tasks, which `balanced`, smoothing and lognormal take their numbers from.
 
@@ -62,6 +63,7 @@ class TaskLosses(nn.Module):
     shift: Tensor
     smoothing: Tensor
     rates: Tensor
+    over_batch: Tensor
 
     def __init__(
         self,
@@ -93,6 +95,9 @@ class TaskLosses(nn.Module):
         rates = [target.mean for target in targets] if targets is not None else [0.5] * len(losses)
         self.register_buffer("rates", torch.tensor(rates, dtype=torch.float32), persistent=False)
         self._propensities = _propensities(tasks, targets)
+        over_batch = [task.mean_over == "batch" for task in tasks]
+        self._any_over_batch = any(over_batch)
+        self.register_buffer("over_batch", torch.tensor(over_batch), persistent=False)
         self._lognormal = [i for i, loss in enumerate(losses) if loss.name == "lognormal"]
         self.spread = (
             Spread([targets[i].std if targets is not None else 1.0 for i in self._lognormal])
@@ -103,7 +108,8 @@ class TaskLosses(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         defined = ~torch.isnan(labels)
         targets = torch.nan_to_num(labels)
-        counts = self._counts(defined, labels, weights, logits)
+        stand_for = self._stand_for(labels, weights, logits)
+        counts = self._counts(defined, stand_for, logits)
         of_classes = [loss(logits, targets) for loss in self._classes]
         if of_classes:
             logits = logits[:, : labels.shape[1]]
@@ -119,8 +125,11 @@ class TaskLosses(nn.Module):
         for loss, found in zip(self._classes, of_classes, strict=True):
             each = each.index_copy(1, torch.tensor([loss.task], device=each.device), found.unsqueeze(1))
         total = (torch.where(defined, each, 0) * counts).sum(dim=0)
+        rows = counts.sum(dim=0)
+        if self._any_over_batch:
+            rows = torch.where(self.over_batch, stand_for.sum(dim=0), rows)
         # With no row at all the sum is 0 as well.
-        return total / mean_over_processes(counts.sum(dim=0)).clamp(min=torch.finfo(total.dtype).tiny)
+        return total / mean_over_processes(rows).clamp(min=torch.finfo(total.dtype).tiny)
 
     def location(self, logits: Tensor) -> Tensor:
         """(B, C) on the scale of the encoded labels: for lognormal the mean of the logarithms."""
@@ -140,22 +149,22 @@ class TaskLosses(nn.Module):
             each = each.index_copy(1, torch.tensor(columns, device=outputs.device), found)
         return each
 
-    def _counts(self, defined: Tensor, labels: Tensor, weights: Tensor | None, logits: Tensor) -> Tensor:
+    def _stand_for(self, labels: Tensor, weights: Tensor | None, logits: Tensor) -> Tensor:
+        """(B, T) or (B, 1): how many rows each one stands for, by its weight and the sampling of negatives."""
+        rows = logits.new_ones(len(labels), 1) if weights is None else weights.unsqueeze(1)
+        if self._sampled is None:
+            return rows
+        task, share = self._sampled
+        # 1 / share for a negative that was kept, but to its own task.
+        sampled = torch.where(labels[:, task : task + 1] == 0, 1 / share, 1.0).repeat(1, labels.shape[1])
+        sampled[:, task] = 1.0
+        return rows * sampled
+
+    def _counts(self, defined: Tensor, stand_for: Tensor, logits: Tensor) -> Tensor:
         """(B, T) how much each row counts for each task, 0 where it is undefined."""
-        counts = defined.to(logits.dtype)
-        if weights is not None:
-            counts = counts * weights.unsqueeze(1)
-        if self._sampled is not None:
-            task, share = self._sampled
-            # How many rows each row stands for: 1 / share for a negative that was kept, but to its own task.
-            stands_for = torch.where(labels[:, task : task + 1] == 0, 1 / share, 1.0).repeat(
-                1, labels.shape[1]
-            )
-            stands_for[:, task] = 1.0
-            counts = counts * stands_for
+        counts = defined.to(logits.dtype) * stand_for
         if self._propensities:
             log_p = F.logsigmoid(logits.detach())
-            counts = counts.clone()
             for task, (ancestors, least) in self._propensities.items():
                 counts[:, task] /= log_p[:, ancestors].sum(dim=1).exp().clamp(min=least)
         return counts

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchjd.aggregation import (
@@ -30,11 +31,15 @@ def _per_task(weigh: Weigh, total: float = 1.0) -> Weigh:
 
 def _nash_mtl() -> Weigh:
     def weigh(gramian: Tensor) -> Tensor:
+        if len(gramian) == 1:
+            # One task has nobody to bargain with; the solver takes no problem of one variable.
+            return torch.ones_like(gramian[0])
         # It wants gradients: any with these inner products will do. Anew each time, so that it has no memory
         # that a checkpoint would lack.
         values, vectors = torch.linalg.eigh(gramian)
         gradients = vectors * values.clamp(min=0).sqrt()
-        with warnings.catch_warnings():
+        # Of gradients that are exactly opposed it divides by zero on its way, and comes to a result all the same.
+        with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
             # That the next solution will not be quicker than the first: there is none.
             warnings.filterwarnings("ignore", message=".*not DPP.*")
             weights: Tensor = NashMTL(n_tasks=len(gramian), max_norm=0.0).weighting(gradients)
