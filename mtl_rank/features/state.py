@@ -2,12 +2,14 @@
 
 import glob
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
 import feast
 from feast.data_source import DataSource
 from feast.infra.offline_stores.file_source import FileSource
+from google.protobuf.message import Message  # type: ignore[import-untyped,unused-ignore]
 
 from mtl_rank.features.definitions import fingerprint, service_definitions
 from mtl_rank.features.duckdb_source import DuckDBSource, reads_its_file_alone
@@ -36,14 +38,27 @@ def source_state(repository: FeatureRepository) -> list[str] | None:
 
 
 def _digest(view: feast.base_feature_view.BaseFeatureView) -> str:
-    """Of the specification, without `meta`, which changes with every `feast apply`."""
+    """Of the specification, without `meta`, which changes with every `feast apply`, its own and that of sources."""
     spec = view.to_proto().spec
+    _clear_meta(spec)
     if isinstance(view, feast.OnDemandFeatureView):
         for function in (spec.user_defined_function, spec.feature_transformation.user_defined_function):
             # A pickled function names its globals in the order of a set, another one in each process.
             if function.body_text:
                 function.ClearField("body")
     return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _clear_meta(message: Message) -> None:
+    for field, value in message.ListFields():
+        if field.name == "meta":
+            message.ClearField("meta")
+        elif isinstance(value, Message):
+            _clear_meta(value)
+        else:
+            for part in value.values() if isinstance(value, Mapping) else value if field.is_repeated else ():
+                if isinstance(part, Message):
+                    _clear_meta(part)
 
 
 def _views(repository: FeatureRepository) -> list[feast.base_feature_view.BaseFeatureView]:

@@ -13,6 +13,8 @@ from feast import FeatureView
 from feast.infra.registry.registry import Registry
 from stores import at, ours, parquet, view
 
+from mtl_rank.errors import DataError
+
 
 @pytest.fixture
 def stats(tmp_path: Path) -> FeatureView:
@@ -121,3 +123,29 @@ def test_the_rows_given_are_not_changed(stats: FeatureView, registry: Registry) 
     before = rows.copy()
     ours(rows, [stats], registry).to_df()
     pd.testing.assert_frame_equal(rows, before)
+
+
+def test_a_view_runs_once_so_each_row_gets_its_own_features(tmp_path: Path, registry: Registry) -> None:
+    """On two threads the groups of a view come in another order each time."""
+    count = 300_000
+    with duckdb.connect(str(tmp_path / "shop.duckdb")) as con:
+        con.execute(
+            f"CREATE TABLE log AS SELECT i % {count} AS user, $time AS event_timestamp FROM range({2 * count}) AS t(i)",
+            {"time": at(5)},
+        )
+        con.execute(
+            "CREATE VIEW last AS SELECT user, max(event_timestamp) AS event_timestamp FROM log GROUP BY user"
+        )
+    users = range(count)
+    source = parquet(
+        tmp_path / "stats.parquet", {"user": users, "ts": [at(0)] * count, "x": map(float, users)}
+    )
+    found = ours("shop.duckdb:last", [view(source)], registry, tmp_path, threads=2).to_arrow()
+    assert found.num_rows == count
+    assert found["user"].cast(pa.float64()).equals(found["x"])
+
+
+def test_names_that_differ_in_case_alone_are_told(stats: FeatureView, registry: Registry) -> None:
+    rows = pl.DataFrame({"user": [1], "USER": [2], "event_timestamp": [at(5).to_pydatetime()]})
+    with pytest.raises(DataError, match="two columns are named 'user'"):
+        ours(rows, [stats], registry)
