@@ -118,7 +118,7 @@ def measure(
         positives=positives,
         mean_label=total / len(y),
         mean_prediction=float(p.mean()),
-        calibration=float(p.sum()) / total if total > 0 else None,
+        calibration=_calibration(y, p),
         intervals=_intervals(kind, y, p, rows.of(outcomes.users), draws, seed),
         note=f"every label is {int(y[0])}: ranking numbers are undefined" if one_class else None,
     )
@@ -140,7 +140,7 @@ def measure(
 
 
 def baseline_numbers(outcomes: Outcomes) -> dict[str, dict[str, Any]]:
-    """Of each simpler model and output: auc, ne and calibration, or rmse.
+    """Of each simpler model and output: auc, ne and calibration, or rmse and calibration.
 
     They know nothing of tasks with more than two classes.
     """
@@ -154,7 +154,7 @@ def baseline_numbers(outcomes: Outcomes) -> dict[str, dict[str, Any]]:
                 continue
             p = rows.of(outputs[name])
             if kind == "regression":
-                found[model][name] = {"rmse": metrics.rmse(y, p)}
+                found[model][name] = {"rmse": metrics.rmse(y, p), "calibration": _calibration(y, p)}
             else:
                 found[model][name] = {
                     "auc": metrics.auc(y, p),
@@ -214,6 +214,12 @@ def _binary(
     del lists
     by_day = OrderedLists.of(positive, p, user_days, order=order).gauc()
     return replace(numbers, gauc_day=by_day.value), curves, order
+
+
+def _calibration(y: Floats, p: Floats) -> float | None:
+    """Of probabilities or values: the sum of predictions over that of labels, None unless that is above 0."""
+    total = float(y.sum(dtype=np.float64))
+    return float(p.sum()) / total if total > 0 else None
 
 
 def _attainable(y: Floats, truth: Floats | None) -> float | None:

@@ -150,6 +150,15 @@ def test_a_slice_is_measured_as_if_there_were_no_other_rows(seed):
     assert told == sorted(told, reverse=True)
 
 
+def test_simpler_models_of_values_are_calibrated_or_not_like_those_of_probabilities():
+    rng = np.random.default_rng(4)
+    clicked, bought, seconds = shop(500, rng)
+    twice = {"ctr": np.full(500, 0.8), "dwell": 2 * np.nan_to_num(seconds)}
+    result = measured(outcomes_of(clicked, bought, seconds, rng, baselines={"twice": twice}), "test", 0, 7)
+    assert result.baselines["twice"]["dwell"]["calibration"] == pytest.approx(2)
+    assert result.baselines["twice"]["ctr"]["calibration"] == pytest.approx(0.8 / np.nanmean(clicked))
+
+
 def test_what_is_planted_as_the_worst_slice_comes_first():
     rng = np.random.default_rng(3)
     truth = rng.beta(1, 3, 20_000)

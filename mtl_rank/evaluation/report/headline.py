@@ -91,7 +91,8 @@ def _numbers(found: ReportFacts) -> Html:
             rows.append([name, n["rmse"], interval, n["calibration"], *last])
             css.append(None)
             for model, others in found.baselines.items():
-                rows.append([model, others.get(name, {}).get("rmse"), *[""] * 6])
+                other = others.get(name, {})
+                rows.append([model, other.get("rmse"), "", other.get("calibration"), *[""] * 4])
                 css.append("baseline")
         parts.append(table(header, rows, css))
     parts += _classes_table(found)
