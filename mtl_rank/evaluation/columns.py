@@ -11,7 +11,7 @@ import polars as pl
 
 from mtl_rank.config import ProjectConfig
 from mtl_rank.data.encoder import FeatureEncoder, owner_of
-from mtl_rank.data.vocabulary import UNSEEN, Vocabulary, as_keys
+from mtl_rank.data.vocabulary import MISSING, UNSEEN, Vocabulary, as_keys
 from mtl_rank.errors import ConfigError, DataError, did_you_mean
 from mtl_rank.features.entity_rows import read_rows
 from mtl_rank.features.repository import FeatureRepository
@@ -74,7 +74,10 @@ def slice_columns(by: Sequence[str], rows: Mapping[str, str], repository: Featur
 
 
 def cold_columns(encoder: FeatureEncoder, table: pl.DataFrame) -> dict[str, pl.Series]:
-    """`cold KEY` for every join key with a learned vocabulary: whether training gave it no embedding of its own."""
+    """`cold KEY` for every join key with a learned vocabulary: whether training gave it no embedding of its own.
+
+    Null where there is no key: that is neither cold nor known.
+    """
     found = {}
     for spec in encoder.schema.inputs:
         if spec.name not in encoder.schema.join_keys or spec.name not in table.columns:
@@ -82,5 +85,7 @@ def cold_columns(encoder: FeatureEncoder, table: pl.DataFrame) -> dict[str, pl.S
         lookup = encoder.lookups[owner_of(spec)]
         if isinstance(lookup, Vocabulary):
             ids = lookup.ids(as_keys(table[spec.name], lookup.family, spec.origin))
-            found[f"cold {spec.name}"] = pl.Series(ids == UNSEEN)
+            found[f"cold {spec.name}"] = pl.select(
+                pl.when(pl.Series(ids != MISSING)).then(pl.Series(ids == UNSEEN))
+            ).to_series()
     return found

@@ -158,6 +158,7 @@ def _compare(name: str, kind: Kind, outcomes: Sequence[Outcomes], draws: int) ->
     defined = np.flatnonzero(~np.isnan(labels))
     y, users = labels[defined], outcomes[0].users[defined]
     predictions = [np.asarray(found.predictions[name])[defined] for found in outcomes]
+    # Of rows without a user each is a group of its own, of one class: GAUC leaves it out.
     values = [_values(kind, y, p, users) for p in predictions]
     resampled = metrics.resampled(kind, y, predictions, users, draws)
     rows = []

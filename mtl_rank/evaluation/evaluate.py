@@ -59,7 +59,8 @@ class Evaluation:
     """Numbers of one window of labelled rows.
 
     slices: output -> its slices, the worst first. baselines: simpler model -> output -> a few of its numbers.
-    coverage: of a scores table, the share of labelled rows with a score. classes: of tasks with more than two of
+    coverage: of a scores table, the share of labelled rows with a score. rows_without_user: left out of what is
+    measured within users. notes: what else should be known of the rows. classes: of tasks with more than two of
     them, whose single classes are among `tasks`.
     """
 
@@ -75,6 +76,8 @@ class Evaluation:
     drift: Mapping[str, float] = field(default_factory=dict)
     coverage: float | None = None
     classes: tuple[ClassNumbers, ...] = ()
+    rows_without_user: int = 0
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """What goes into metrics.json: the numbers of the model."""
@@ -82,7 +85,9 @@ class Evaluation:
             "window": self.window,
             "rows": self.rows,
             "gauc_key": self.group_key,
+            "rows_without_user": self.rows_without_user,
             "coverage": self.coverage,
+            "notes": list(self.notes),
             "tasks": {numbers.name: numbers.as_dict() for numbers in self.tasks},
             "slices": {name: [one.as_dict() for one in found] for name, found in self.slices.items()},
             **({"classes": {one.name: one.as_dict() for one in self.classes}} if self.classes else {}),
@@ -204,19 +209,21 @@ def finish(
     config: ProjectConfig, group_key: str, collector: Collector, truth: Mapping[str, Doubles]
 ) -> Outcomes:
     """What a collector holds as Outcomes; it is empty afterwards."""
+    users, userless = codes_of(collector.column("group"))
     return Outcomes(
         kinds=outputs_of(config),
         chains=config.products(),
         user_key=group_key,
         labels=collector.arrays("label"),
         predictions=collector.arrays("prediction"),
-        users=codes_of(collector.column("group")),
+        users=users,
         days=days_of(collector.column("time")),
         truth=truth,
         uncalibrated=collector.arrays("uncalibrated"),
         baselines=collector.baselines(),
         slices={name.removeprefix("by "): collector.column(name) for name in collector.columns("by ")},
         classes=config.class_columns(),
+        userless=userless,
     )
 
 
@@ -226,6 +233,7 @@ def measured(
     """Measure predicted rows. draws: of users, for the intervals; 0 = none."""
     cuts = {name: cut(name, values) for name, values in outcomes.slices.items()}
     found = measure_all(outcomes, cuts, draws, seed)
+    userless = 0 if outcomes.userless is None else int(outcomes.userless.sum())
     return Evaluation(
         window=window,
         rows=outcomes.rows,
@@ -236,6 +244,17 @@ def measured(
         curves=_curves(found),
         coverage=coverage,
         classes=measure_classes(outcomes),
+        rows_without_user=userless,
+        notes=_notes(outcomes, userless),
+    )
+
+
+def _notes(outcomes: Outcomes, userless: int) -> tuple[str, ...]:
+    if not userless:
+        return ()
+    return (
+        f"{userless:,} rows have no {outcomes.user_key}: they are left out of GAUC and of the lists, "
+        "and for the intervals each is a user of its own",
     )
 
 

@@ -178,3 +178,15 @@ def test_a_configured_calibration_is_stored_applied_and_reported(project: Path) 
     expected = predictor.calibration.maps["ctr"](np.log(before / (1 - before)))
     assert plain == pytest.approx(expected, rel=1e-6)
     shutil.rmtree(run.folder)
+
+
+def test_rows_without_a_key_are_counted_and_neither_cold_nor_known(project: Path) -> None:
+    rows = pl.read_parquet(project / "data/impressions.parquet").tail(600)
+    nobody = rows.with_columns(user_id=pl.when(pl.int_range(600) >= 100).then("user_id"))
+    nobody.write_parquet(project / "data/nobody.parquet")
+    outcome = mtlrank("evaluate", "--examples", "data/nobody.parquet", cwd=project)
+    assert "note: 100 rows have no user_id" in outcome.out
+    result = find_run(project).metrics()["examples"]
+    assert result["rows_without_user"] == 100
+    slices = {(one["by"], one["value"]): one["rows"] for one in result["slices"]["ctr"]}
+    assert slices["cold user_id", "(missing)"] == 100

@@ -109,6 +109,8 @@ def print_evaluation(result: Mapping[str, Any], baselines: Mapping[str, Any] | N
     """One table for probabilities, one for values, then the worst slices and the simpler models."""
     if result.get("coverage") is not None:
         print_line(f"{result['coverage']:.2%} of the labelled rows have a score")
+    for note in result.get("notes", []):
+        print_line(f"note: {note}")
     for kind, columns in (("binary", _BINARY), ("regression", _REGRESSION)):
         _print_tasks(result, kind, columns)
     _print_classes(result)

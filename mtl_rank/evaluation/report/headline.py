@@ -21,6 +21,7 @@ def headline(found: ReportFacts, title: str) -> Html:
         + element("p", lead, css="lead")
         + element("nav", *(element("a", name, href=target) for target, name in targets))
         + _flags(found)
+        + Html("").join(element("p", note, css="note") for note in found.measured.get("notes", []))
         + element("div", *(_tile(found, name, numbers) for name, numbers in tasks.items()), css="tiles")
         + _numbers(found)
     )
