@@ -14,7 +14,7 @@ from mtl_rank.data.encoded import EncodedDataset, concat, take
 from mtl_rank.data.encoder import EncodedRows
 from mtl_rank.data.labels import LabelReader, encode_labels
 from mtl_rank.data.prepare import as_polars, example_columns
-from mtl_rank.errors import ConfigError, DataError, did_you_mean
+from mtl_rank.errors import ConfigError, did_you_mean
 from mtl_rank.evaluation.baselines import Baseline, check_baselines
 from mtl_rank.evaluation.checks import drift
 from mtl_rank.evaluation.classes import ClassNumbers, labels_by_output, measure_classes
@@ -25,6 +25,7 @@ from mtl_rank.evaluation.numbers import Measured, TaskNumbers, baseline_numbers,
 from mtl_rank.evaluation.outcomes import Collector, Doubles, Outcomes, codes_of, days_of, outputs_of
 from mtl_rank.evaluation.profile import sampled
 from mtl_rank.evaluation.slices import SliceNumbers, cut
+from mtl_rank.evaluation.truth import true_values
 from mtl_rank.evaluation.windows import EmptyWindow, Window
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.retrieval import retrieve
@@ -59,9 +60,9 @@ class Evaluation:
     """Numbers of one window of labelled rows.
 
     slices: output -> its slices, the worst first. baselines: simpler model -> output -> a few of its numbers.
-    coverage: of a scores table, the share of labelled rows with a score. rows_without_user: left out of what is
-    measured within users. notes: what else should be known of the rows. classes: of tasks with more than two of
-    them, whose single classes are among `tasks`.
+    coverage: of a scores table, the share of labelled rows with a score. classes: of tasks with more than two of
+    them, whose single classes are among `tasks`. rows_without_user: left out of what is measured within users.
+    draws: of users, behind the intervals. notes: what else should be known of the rows.
     """
 
     window: str
@@ -77,6 +78,7 @@ class Evaluation:
     coverage: float | None = None
     classes: tuple[ClassNumbers, ...] = ()
     rows_without_user: int = 0
+    draws: int = 0
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -87,6 +89,7 @@ class Evaluation:
             "gauc_key": self.group_key,
             "rows_without_user": self.rows_without_user,
             "coverage": self.coverage,
+            "draws": self.draws,
             "notes": list(self.notes),
             "tasks": {numbers.name: numbers.as_dict() for numbers in self.tasks},
             "slices": {name: [one.as_dict() for one in found] for name, found in self.slices.items()},
@@ -201,7 +204,9 @@ def predict_rows(
             baselines={model.name: predictor.outputs_of(model.logits(rows)) for model in question.baselines},
         )
         reporter.advance(collector.rows)
-    outcomes = finish(config, group_key, collector, _truth(config, project, collector) if truth_key else {})
+    outcomes = finish(
+        config, group_key, collector, true_values(config, project, collector) if truth_key else {}
+    )
     return outcomes, concat(sample)
 
 
@@ -245,6 +250,7 @@ def measured(
         coverage=coverage,
         classes=measure_classes(outcomes),
         rows_without_user=userless,
+        draws=draws,
         notes=_notes(outcomes, userless),
     )
 
@@ -280,31 +286,3 @@ def _rows_in(path: Path, window: Window) -> int:
     if window.end is not None:
         rows = rows.filter(time < window.end)
     return int(rows.select(pl.len()).collect().item())
-
-
-def _truth(config: ProjectConfig, project: Path, collector: Collector) -> dict[str, Doubles]:
-    """True values of each task in the order of the rows, NaN where they are unknown; {} without the file."""
-    assert config.truth is not None
-    keys = collector.column(f"truth {config.truth.key}").rename(config.truth.key)
-    path, key = project / config.truth.path, config.truth.key
-    if not path.is_file() or keys.dtype == pl.Null:
-        return {}
-    try:
-        table = pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"truth: {path} cannot be read: {str(error).splitlines()[0]}") from None
-    if key not in table.columns:
-        raise DataError(f"truth: {path} has no column {key!r}; {did_you_mean(key, table.columns)}")
-    if table[key].is_duplicated().any():
-        raise DataError(f"truth: {path} has several rows for one {key}")
-    try:
-        joined = keys.to_frame().join(table, on=key, how="left", maintain_order="left")
-    except pl.exceptions.SchemaError:
-        raise DataError(
-            f"truth: {key} is {table[key].dtype} in {path} and {keys.dtype} in the examples"
-        ) from None
-    return {
-        name: joined[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        for name in config.tasks
-        if name in joined.columns
-    }

@@ -190,3 +190,40 @@ def test_rows_without_a_key_are_counted_and_neither_cold_nor_known(project: Path
     assert result["rows_without_user"] == 100
     slices = {(one["by"], one["value"]): one["rows"] for one in result["slices"]["ctr"]}
     assert slices["cold user_id", "(missing)"] == 100
+
+
+def test_a_later_look_at_the_same_rows_loses_nothing_that_was_known(project: Path) -> None:
+    run = mr.train(project, tasks=["ctr"], settings={"fit.epochs": 1})
+    mr.evaluate(project, run.id, draws=60, by=["position"], baselines=["constant"])
+    known = run.metrics()
+
+    quick = mr.evaluate(project, run.id, draws=0, by=["hour"], baselines=["item_rate"])
+    again = run.metrics()
+    assert not quick.tasks[0].intervals
+    # What training drew stays, since it drew more than sixty.
+    assert again["test"]["draws"] == known["test"]["draws"] == 200
+    assert again["test"]["tasks"] == known["test"]["tasks"]
+    columns = {one["by"] for one in again["test"]["slices"]["ctr"]}
+    assert {"position", "hour", "cold user_id"} <= columns
+    told = [one["ne"] for one in again["test"]["slices"]["ctr"] if one["note"] is None]
+    assert told == sorted(told, reverse=True)
+    assert {"constant", "rate per item_id"} <= set(again["baselines"]["test"])
+
+    more = mr.evaluate(project, run.id, draws=300)
+    assert run.metrics()["test"]["tasks"]["ctr"]["intervals"] == more.tasks[0].intervals
+    assert {one["by"] for one in run.metrics()["test"]["slices"]["ctr"]} == columns
+
+    # Other rows under the same name are another matter.
+    rows = pl.read_parquet(project / "data/impressions.parquet")
+    for part in (rows.head(400), rows.tail(400)):
+        part.write_parquet(project / "data/part.parquet")
+        by, models = (["position"], ["constant"]) if part[0].equals(rows[0]) else ([], [])
+        last = mr.evaluate(project, run.id, examples="data/part.parquet", draws=0, by=by, baselines=models)
+    assert run.metrics()["examples"] == last.as_dict()
+    assert "examples" not in run.metrics()["baselines"]
+    shutil.rmtree(run.folder)
+
+
+def test_so_few_draws_that_they_tell_nothing_are_refused(project: Path) -> None:
+    outcome = mtlrank("evaluate", "--draws", "3", cwd=project)
+    assert (outcome.code, "--draws 3" in outcome.err, "at least 10" in outcome.err) == (2, True, True)

@@ -71,7 +71,8 @@ def command(
     draws: Annotated[
         int | None,
         typer.Option(
-            help="Draws of users for the 95 % intervals, 0 = none. Default: evaluation.draws.", min=0
+            help="Draws of users for the 95 % intervals: 0 = none, or at least 10. Default: evaluation.draws.",
+            min=0,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
