@@ -198,6 +198,14 @@ def test_a_failing_report_is_a_warning_and_the_training_stays_finished(
     assert f"mtlrank report {found.id}" in warning
 
 
+def test_a_run_without_simpler_models_has_no_chart_beside_them(run: Run) -> None:
+    metrics = run.metrics()
+    assert "Beside simpler models" in page_of(run)
+    run.write_metrics({name: one for name, one in metrics.items() if name != "baselines"})
+    mr.report(run.project)
+    assert "Beside simpler models" not in page_of(run)
+
+
 def test_a_page_that_cannot_be_written_leaves_no_part_of_it(run: Run) -> None:
     run.report.unlink()
     run.report.mkdir()
