@@ -76,7 +76,7 @@ def test_the_command_prints_what_differs_and_leaves_a_page(runs) -> None:
     assert "fit.lr" in outcome.out
     assert "worse" in outcome.out
     page = (run.folder / "compare.html").read_text(encoding="utf-8")
-    assert "fit.lr" in page
+    assert "fit.<wbr>lr" in page
     assert worse.id in page
     document = mtlrank("compare", run.id, worse.id, "--draws", "100", "--json", cwd=project).document
     assert document["runs"] == [run.id, worse.id]
