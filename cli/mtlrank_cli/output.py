@@ -24,6 +24,11 @@ def print_line(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def print_warning(text: str) -> None:
+    """On stderr, so that it spoils no document."""
+    sys.stderr.write(f"mtlrank: {text}\n")
+
+
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Columns of numbers are right-aligned; None is shown as a dash.
 
