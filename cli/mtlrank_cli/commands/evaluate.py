@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mtl_rank.errors import ConfigError
-from mtlrank_cli.context import project_folder
+from mtlrank_cli.context import project_folder, rows_from_here
 from mtlrank_cli.options import split_names
 from mtlrank_cli.output import print_json, print_line, print_table
 from mtlrank_cli.progress import progress
@@ -52,12 +52,17 @@ def command(
         typer.Option(help="train, valid or test. Default: test; with --scores every labelled row."),
     ] = None,
     examples: Annotated[
-        str | None, typer.Option(help="Other labelled rows instead of a split: a parquet path or SQL.")
+        str | None,
+        typer.Option(
+            help="Other labelled rows instead of a split: a parquet path, from the current folder or else from the "
+            "project, or one SELECT, whose paths start at the project."
+        ),
     ] = None,
     scores: Annotated[
         str | None,
         typer.Option(
-            help="Measure scores that were written before, file.duckdb or file.duckdb:table, joined by their keys."
+            help="Measure scores that were written before, joined by their keys: file.duckdb or file.duckdb:table, "
+            "from the current folder or else from the project."
         ),
     ] = None,
     by: Annotated[
@@ -90,9 +95,9 @@ def command(
             folder,
             run,
             split,
-            examples,
+            None if examples is None else rows_from_here(examples),
             reporter,
-            scores=scores,
+            scores=None if scores is None else rows_from_here(scores),
             by=by or (),
             draws=draws,
             baselines=split_names(baselines),
