@@ -15,6 +15,8 @@ def headline(found: ReportFacts, title: str) -> Html:
     if found.window:
         lead += f", measured on the {found.measured['rows']:,} rows of the {found.window} window"
     links = [("#slices", "slices"), ("#learning", "learning"), ("#data", "data"), ("#run", "the run")]
+    if found.others:
+        links.insert(1, ("#since", "measured since"))
     targets = [*((f"#task-{name}", name) for name in tasks), *links]
     return Html(
         element("h1", title)
