@@ -60,7 +60,16 @@ def _print(found: "Comparison", i: int) -> None:
         gap = one.differences[i - 1]
         between = "-" if gap is None else f"{gap.low:+.4f} to {gap.high:+.4f}"
         numbers = (None, between, None) if gap is None else (gap.value, between, gap.p_value)
-        rows.append((one.output, one.metric, one.values[0], one.values[i], *numbers, one.verdict(i - 1)))
+        rows.append(
+            (
+                one.output,
+                one.metric,
+                one.values[0],
+                one.values[i],
+                *numbers,
+                one.verdict(i - 1) or one.note or "",
+            )
+        )
     print_table(
         f"{found.runs[i]} against {found.runs[0]}, {found.window}: {found.rows:,} rows",
         ("output", "metric", "first", "this", "difference", "95 %", "p", "verdict"),

@@ -57,7 +57,7 @@ def _table(found: Comparison, i: int) -> Html:
 
 def _row(row: Compared, i: int) -> tuple[object, ...]:
     gap, verdict = row.differences[i], row.verdict(i)
-    shown = element("span", verdict, css=verdict if verdict in (BETTER, WORSE) else "lead")
+    shown = element("span", verdict or row.note or "", css=verdict if verdict in (BETTER, WORSE) else "lead")
     between = "" if gap is None else f"{gap.low:+.4f} to {gap.high:+.4f}"
     numbers = (None, between, None) if gap is None else (f"{gap.value:+.4f}", between, gap.p_value)
     return (row.output, NAMES[row.metric], shown, *numbers, row.values[0], row.values[i + 1])
