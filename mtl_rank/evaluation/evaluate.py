@@ -1,6 +1,6 @@
 """Runs a predictor over labelled rows and measures it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,14 @@ from mtl_rank.errors import ConfigError, did_you_mean
 from mtl_rank.evaluation.baselines import Baseline, check_baselines
 from mtl_rank.evaluation.checks import drift
 from mtl_rank.evaluation.classes import ClassNumbers, labels_by_output, measure_classes
-from mtl_rank.evaluation.columns import cold_columns, columns_of_rows, gauc_key, slice_columns
+from mtl_rank.evaluation.columns import (
+    IDENTITY,
+    cold_columns,
+    columns_of_rows,
+    gauc_key,
+    identities,
+    slice_columns,
+)
 from mtl_rank.evaluation.curves import Curves
 from mtl_rank.evaluation.inspect import GateUse, Importance, gate_use, importance
 from mtl_rank.evaluation.numbers import Measured, TaskNumbers, baseline_numbers, measure_all
@@ -196,6 +203,7 @@ def predict_rows(
             columns={
                 "group": table[group_key],
                 "time": table[EVENT_TIMESTAMP],
+                IDENTITY: identities(table, repository.schema.join_keys),
                 **{f"by {name}": table[column] for name, column in wanted.names.items()},
                 **{f"by {name}": values for name, values in cold_columns(predictor.encoder, table).items()},
                 **{f"truth {key}": table[key] for key in truth_key},
@@ -229,6 +237,7 @@ def finish(
         slices={name.removeprefix("by "): collector.column(name) for name in collector.columns("by ")},
         classes=config.class_columns(),
         userless=userless,
+        repeated=collector.rows - collector.column(IDENTITY).n_unique(),
     )
 
 
@@ -251,17 +260,18 @@ def measured(
         classes=measure_classes(outcomes),
         rows_without_user=userless,
         draws=draws,
-        notes=_notes(outcomes, userless),
+        notes=tuple(_notes(outcomes, userless)),
     )
 
 
-def _notes(outcomes: Outcomes, userless: int) -> tuple[str, ...]:
-    if not userless:
-        return ()
-    return (
-        f"{userless:,} rows have no {outcomes.user_key}: they are left out of GAUC and of the lists, "
-        "and for the intervals each is a user of its own",
-    )
+def _notes(outcomes: Outcomes, userless: int) -> Iterator[str]:
+    if userless:
+        yield (
+            f"{userless:,} rows have no {outcomes.user_key}: they are left out of GAUC and of the lists, "
+            "and for the intervals each is a user of its own"
+        )
+    if outcomes.repeated:
+        yield f"{outcomes.repeated:,} rows repeat the keys and time of another; each of them is measured"
 
 
 def _curves(found: Sequence[Measured]) -> dict[str, Curves]:

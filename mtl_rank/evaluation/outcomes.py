@@ -26,6 +26,7 @@ class Outcomes:
     uncalibrated: output -> what was predicted before calibration, where that differs.
     baselines: name of a simpler model -> output -> its prediction.
     users: codes of the column `user_key`; days: of the event timestamp, since 1970.
+    repeated: rows with the keys and time of an earlier one.
     userless: rows whose user is not known, each with a code of its own; None = there is none.
     slices: name -> values that rows are told apart by. classes: task -> its outputs that are probabilities of a class.
     """
@@ -43,6 +44,7 @@ class Outcomes:
     slices: Mapping[str, pl.Series] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     userless: npt.NDArray[np.bool_] | None = None
+    repeated: int = 0
 
     @property
     def rows(self) -> int:

@@ -16,7 +16,14 @@ from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.labels import LabelReader
 from mtl_rank.errors import DataError, RunError, did_you_mean
 from mtl_rank.evaluation.classes import labels_by_output
-from mtl_rank.evaluation.columns import cold_columns, gauc_key
+from mtl_rank.evaluation.columns import (
+    IDENTITY,
+    check_rows,
+    check_slice,
+    cold_columns,
+    gauc_key,
+    identities,
+)
 from mtl_rank.evaluation.evaluate import finish
 from mtl_rank.evaluation.outcomes import Collector, Doubles, Kind, Outcomes, outputs_of
 from mtl_rank.evaluation.windows import Window
@@ -83,9 +90,12 @@ def scored_rows(
     labels = list(dict.fromkeys(task.label for task in config.tasks.values()))
     with _opened(scores, project) as (con, columns):
         _require(f"--scores {scores}", [*keys, EVENT_TIMESTAMP, *outputs], columns)
+        check_rows(examples, project)
         rows = read_rows(con, "rows", examples, project).columns
         wanted = list(dict.fromkeys([*keys, key, *labels, *by]))
         _require(f"{examples}", [EVENT_TIMESTAMP, *wanted], rows)
+        for name in by:
+            check_slice(name, rows[name])
         _only_run(con, columns, run_id, scores)
         _check_unique(con, keys, scores)
         _only_window(con, window)
@@ -132,6 +142,7 @@ def _collect(
         columns={
             "group": scored[key],
             "time": scored[EVENT_TIMESTAMP],
+            IDENTITY: identities(scored, encoder.schema.join_keys),
             **{f"by {name}": scored[name] for name in by},
             **{f"by {name}": values for name, values in cold_columns(encoder, scored).items()},
         },

@@ -186,4 +186,5 @@ def _buckets(values: pl.Series) -> Slice:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    # A text without a letter would be a row without a name.
+    return f"{value:.4g}" if isinstance(value, float) else str(value) or '""'

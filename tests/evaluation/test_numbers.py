@@ -225,6 +225,11 @@ def test_any_plain_column_can_be_cut(values):
     assert [found.values[code] == MISSING for code in found.codes] == missing.to_list()
 
 
+def test_an_empty_text_is_a_value_with_a_name():
+    found = cut("city", pl.Series(["", "a", "", None]))
+    assert [found.values[code] for code in found.codes] == ['""', "a", '""', MISSING]
+
+
 def test_times_have_buckets_in_their_own_words():
     hours = pl.datetime_range(pl.datetime(2026, 1, 1), pl.datetime(2026, 1, 9), "1h", eager=True)
     found = cut("time", hours)

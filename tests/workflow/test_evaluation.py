@@ -227,3 +227,42 @@ def test_a_later_look_at_the_same_rows_loses_nothing_that_was_known(project: Pat
 def test_so_few_draws_that_they_tell_nothing_are_refused(project: Path) -> None:
     outcome = mtlrank("evaluate", "--draws", "3", cwd=project)
     assert (outcome.code, "--draws 3" in outcome.err, "at least 10" in outcome.err) == (2, True, True)
+
+
+def test_columns_that_tell_no_rows_apart_are_refused_before_anything_is_predicted(project: Path) -> None:
+    path = project / "data/impressions.parquet"
+    columns = "INTERVAL (position) DAY AS wait, [position] AS places, {'at': position} AS place"
+    rows = f"SELECT *, {columns} FROM '{path}' LIMIT 300"
+    for name, kind in {"wait": "INTERVAL", "places": "[]", "place": "STRUCT"}.items():
+        outcome = mtlrank("evaluate", "--examples", rows, "--by", name, cwd=project)
+        assert outcome.code == 2
+        assert f"--by {name}: the column is " in outcome.err
+        assert kind in outcome.err
+        assert "evaluate" not in outcome.err.split("mtlrank:")[0], "predicted before it was refused"
+    outcome = mtlrank("evaluate", "--by", "item_profile__tags", cwd=project)
+    assert (outcome.code, "--by item_profile__tags: the column is " in outcome.err) == (2, True)
+
+
+def test_what_is_wanted_is_told_where_rows_are_no_parquet_file(project: Path) -> None:
+    (project / "x.csv").write_text("user_id,item_id\n1,2\n")
+    for options in (("--examples", "x.csv"), ("--examples", "gone.csv")):
+        outcome = mtlrank("evaluate", *options, cwd=project)
+        assert outcome.code == 2
+        assert "a parquet path is wanted, or one SELECT" in outcome.err
+        assert "Parser" not in outcome.err
+    outcome = mtlrank("evaluate", "--examples", "x.duckdb", cwd=project)
+    assert "x.duckdb:TABLE" in outcome.err
+
+
+def test_rows_that_are_there_twice_are_measured_and_told(project: Path) -> None:
+    rows = pl.read_parquet(project / "data/impressions.parquet").unique(
+        ["user_id", "item_id", "category_id", "event_timestamp"], maintain_order=True
+    )
+    rows.head(400).write_parquet(project / "data/once.parquet")
+    pl.concat([rows.head(400), rows.head(30)]).write_parquet(project / "data/twice.parquet")
+    once, twice = (
+        mr.evaluate(project, examples=f"data/{name}.parquet", draws=0) for name in ("once", "twice")
+    )
+    assert (once.notes, twice.rows) == ((), 430)
+    (note,) = twice.notes
+    assert note.startswith("30 rows repeat the keys and time of another")
