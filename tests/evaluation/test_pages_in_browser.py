@@ -46,7 +46,13 @@ def pages(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     run = find_run(project)
     other = copied(run, "20260101-worse", noise=3.0)
     mr.compare(project, [run.id, other.id], draws=100)
-    return {"report": run.report, "compare": run.folder / "compare.html"}
+    # Of the copy nothing but the numbers themselves is known: no interval.
+    mr.evaluate(project, other.id, draws=0)
+    metrics = other.metrics()
+    for numbers in metrics["test"]["tasks"].values():
+        assert not numbers["intervals"]
+    mr.report(project, other.id)
+    return {"report": run.report, "bare": other.report, "compare": run.folder / "compare.html"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["report", "compare"])
+@pytest.mark.parametrize("name", ["report", "bare", "compare"])
 def test_a_page_is_drawn(browser: Any, pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True)
     page = context.new_page()

@@ -90,7 +90,8 @@ def beside(rows: Rows, attainable: float | None) -> Spec:
         .mark_circle(size=110, opacity=1)
         .encode(y=y, x=x, color=color, tooltip=[alt.Tooltip("model:N"), number("auc", "AUC")])
     )
-    layers: list[alt.Chart] = [bars, dots]
+    # Without any interval the browser would warn of a scale without an end.
+    layers: list[alt.Chart] = [bars, dots] if any(row["low"] is not None for row in rows) else [dots]
     if attainable is not None:
         mark = inline([{"auc": attainable, "text": "attainable"}])
         text = alt.Chart(mark).mark_text(color=TWO, align="right", dx=-5, y=8, fontSize=11)
