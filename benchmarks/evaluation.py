@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from mtl_rank.config import parse_config
+from mtl_rank.evaluation.columns import IDENTITY
 from mtl_rank.evaluation.evaluate import finish, measured
 from mtl_rank.evaluation.outcomes import Collector, Outcomes
 
@@ -48,6 +49,7 @@ def collected(rows: int, folder: Path) -> Outcomes:
             columns={
                 "group": pl.Series(rng.integers(0, max(1, rows // 40), n)),
                 "time": pl.Series(day).cast(pl.Datetime("us")),
+                IDENTITY: pl.Series(rng.integers(0, 2**63, n, np.uint64)),
                 "by cold user_id": pl.Series(rng.random(n) < 0.1),
                 "by cold item_id": pl.Series(rng.random(n) < 0.02),
             },

@@ -21,6 +21,7 @@ RUNS = "runs"
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 KILLED = "killed"
 _LOCK = "lock"
+_LISTED = ("status", "tasks", "model", "weighting")
 _PACKAGES = ("mtl-rank", "torch", "lightning", "feast", "duckdb", "polars", "numpy")
 
 
@@ -73,11 +74,36 @@ class Run:
         status: str = self.info().get("status", FAILED)
         if status != RUNNING:
             return status
+        return RUNNING if self._is_held() else KILLED
+
+    def _is_held(self) -> bool:
+        """Whether a process trains this run. Nothing is written: whoever may read a project may list its runs."""
         try:
-            with self.held():
-                return KILLED
-        except RunError:
-            return RUNNING
+            file = (self.folder / _LOCK).open()
+        except FileNotFoundError:
+            return False
+        except PermissionError:
+            # Then run.json, which says that it is running, is all there is to go by.
+            return True
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    def damage(self) -> str | None:
+        """Why the run cannot be listed among others; None = it can."""
+        try:
+            info, metrics = self.info(), self.metrics()
+        except RunError as error:
+            return str(error)
+        for name in _LISTED:
+            if name not in info:
+                return f"run {self.id}: {self.folder / 'run.json'} does not say {name!r}"
+        if not all(isinstance(one, dict) for one in metrics.values()):
+            return f"run {self.id}: {self.folder / 'metrics.json'} holds what are no numbers of a window"
+        return None
 
     def info(self) -> dict[str, Any]:
         """run.json. Raises RunError when it cannot be read."""
@@ -121,6 +147,8 @@ class Run:
             document: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise RunError(f"run {self.id}: {self.folder / name} cannot be read: {error}") from None
+        if not isinstance(document, dict):
+            raise RunError(f"run {self.id}: {self.folder / name} cannot be read: it holds no JSON object")
         return document
 
 

@@ -15,6 +15,7 @@ from mtl_rank.data.encoder import BIN_SUFFIX, EncodedRows, FeatureEncoder
 from mtl_rank.data.labels import Target
 from mtl_rank.errors import ConfigError, did_you_mean
 from mtl_rank.evaluation.columns import item_key
+from mtl_rank.evaluation.means import corrections, encoded, labels_in_units, overall
 from mtl_rank.evaluation.outcomes import Doubles
 from mtl_rank.nn.layout import Layout
 from mtl_rank.progress import Reporter
@@ -30,6 +31,7 @@ PRIOR_ROWS = 20
 _EPOCHS, _LR, _SMALLEST_BATCH, _LARGEST_BATCH = 5, 0.05, 64, 1024
 # Adagrad needs some hundred steps to arrive, however few rows there are.
 _STEPS = 400
+_BLOCK = 1 << 16
 _MOST_CATEGORIES = 254
 
 
@@ -70,7 +72,7 @@ def fit_baselines(
     fitted: list[Baseline] = []
     for name in names:
         if name == "constant":
-            fitted.append(Constant(encoder.targets))
+            fitted.append(Constant(encoder.targets, rows))
         elif name == "item_rate":
             key = item_key(config, encoder.schema)
             columns = [i for i, column in enumerate(encoder.layout.ids) if column.name == key]
@@ -84,19 +86,21 @@ def fit_baselines(
 
 
 class Constant:
-    """The rate of the training rows; of a regression task their mean."""
+    """The rate of the training rows; of a regression task their mean, in the label's unit."""
 
     name = "constant"
 
-    def __init__(self, targets: Sequence[Target]) -> None:
-        self._row = np.array([_prior(target) for target in targets])
+    def __init__(self, targets: tuple[Target, ...], rows: EncodedRows) -> None:
+        values = labels_in_units(rows, targets)
+        means = [overall(target, values[:, i]) for i, target in enumerate(targets)]
+        self._row = np.array([encoded(*pair) for pair in zip(targets, means, strict=True)])
 
     def logits(self, rows: EncodedRows) -> Doubles:
         return np.tile(self._row, (len(rows.ids), 1))
 
 
 class Rate:
-    """The rate of each item in training, drawn towards the overall one: (sum of y + 20 rate) / (n + 20)."""
+    """The rate or mean of each item in training, drawn towards the overall one: (sum of y + 20 rate) / (n + 20)."""
 
     def __init__(self, key: str, column: int, encoder: FeatureEncoder, rows: EncodedRows) -> None:
         self.name = f"rate per {key}"
@@ -105,13 +109,14 @@ class Rate:
         size = encoder.layout.ids[column].size
         codes = rows.ids[:, column] - self._offset
         self._table = np.empty((size, len(encoder.targets)))
+        values = labels_in_units(rows, encoder.targets)
         for i, target in enumerate(encoder.targets):
-            defined = ~np.isnan(rows.labels[:, i])
+            y = values[:, i]
+            defined = ~np.isnan(y)
             count = np.bincount(codes[defined], minlength=size)
-            total = np.bincount(codes[defined], rows.labels[defined, i], minlength=size)
-            overall = target.mean if target.kind == "binary" else 0.0
-            rates = (total + PRIOR_ROWS * overall) / (count + PRIOR_ROWS)
-            self._table[:, i] = np.log(rates / (1 - rates)) if target.kind == "binary" else rates
+            total = np.bincount(codes[defined], y[defined], minlength=size)
+            means = (total + PRIOR_ROWS * overall(target, y)) / (count + PRIOR_ROWS)
+            self._table[:, i] = encoded(target, means)
 
     def logits(self, rows: EncodedRows) -> Doubles:
         return self._table[rows.ids[:, self._column] - self._offset]
@@ -120,18 +125,23 @@ class Rate:
 class Logistic:
     """Logistic (for values linear) regression on the inputs of the network: a weight per id, per bin, per number.
 
-    Lists count as the mean of their ids' weights. Five passes of Adagrad.
+    Lists count as the mean of their ids' weights. Five passes of Adagrad. Logarithms of labels are fitted as they
+    are for the network, see `corrections` for what then makes the prediction a mean.
     """
 
     name = "logistic regression"
 
     def __init__(self, encoder: FeatureEncoder, rows: EncodedRows, seed: int) -> None:
         self._layout = encoder.layout
-        self._weights = _LinearModel(encoder.layout, torch.tensor([_prior(t) for t in encoder.targets]))
+        # A regression label is standardised: its mean is 0.
+        start = [float(encoded(t, t.mean)) if t.kind == "binary" else 0.0 for t in encoder.targets]
+        self._weights = _LinearModel(encoder.layout, torch.tensor(start))
+        self._corrections: Doubles = np.zeros(len(start))
         binary = torch.tensor([target.kind == "binary" for target in encoder.targets])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse invariant checks")
             self._fit(rows, binary, seed)
+        self._corrections = corrections(encoder.targets, self.logits, rows)
 
     def _fit(self, rows: EncodedRows, binary: Tensor, seed: int) -> None:
         optimizer = torch.optim.Adagrad(self._weights.parameters(), lr=_LR)
@@ -148,8 +158,9 @@ class Logistic:
 
     @torch.inference_mode()
     def logits(self, rows: EncodedRows) -> Doubles:
-        found: Doubles = self._weights(rows).double().numpy()
-        return found
+        blocks = [slice(start, start + _BLOCK) for start in range(0, len(rows.ids), _BLOCK)]
+        found = [self._weights(take(rows, block)).double().numpy() for block in blocks]
+        return np.concatenate([*found, np.empty((0, len(self._corrections)))]) + self._corrections
 
 
 class Trees:
@@ -181,6 +192,8 @@ class Trees:
             )
             defined = ~np.isnan(rows.labels[:, i])
             self._models.append(model.fit(design[defined], rows.labels[defined, i]))
+        self._corrections: Doubles = np.zeros(len(self._kinds))
+        self._corrections = corrections(encoder.targets, self.logits, rows)
 
     def logits(self, rows: EncodedRows) -> Doubles:
         design = self._design(rows)
@@ -188,7 +201,7 @@ class Trees:
             model.decision_function(design) if kind == "binary" else model.predict(design)
             for model, kind in zip(self._models, self._kinds, strict=True)
         ]
-        return np.column_stack(columns).astype(np.float64)
+        return np.column_stack(columns).astype(np.float64) + self._corrections
 
     def _design(self, rows: EncodedRows) -> Doubles:
         ids = [rows.ids[:, i] - offset for i, offset in self._columns]
@@ -223,7 +236,7 @@ class _LinearModel(nn.Module):
             counted.append((present / np.maximum(present.sum(axis=1, keepdims=True), 1)).astype(np.float32))
         weights = torch.from_numpy(np.concatenate(counted, axis=1))
         summed: Tensor = self.ids(torch.from_numpy(np.concatenate(ids, axis=1)), per_sample_weights=weights)
-        dense: Tensor = self.dense(torch.from_numpy(np.ascontiguousarray(rows.dense)))
+        dense: Tensor = self.dense(torch.from_numpy(np.array(rows.dense, order="C")))
         return summed + dense
 
 
@@ -233,7 +246,3 @@ def _linear_loss(logits: Tensor, labels: Tensor, binary: Tensor) -> Tensor:
     entropy = nn.functional.binary_cross_entropy_with_logits(logits, y.clamp(0, 1), reduction="none")
     loss = torch.where(binary, entropy, (logits - y) ** 2 / 2)
     return torch.where(defined, loss, 0).sum() / len(labels)
-
-
-def _prior(target: Target) -> float:
-    return float(np.log(target.mean / (1 - target.mean))) if target.kind == "binary" else 0.0

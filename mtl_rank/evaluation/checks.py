@@ -230,16 +230,20 @@ def _input_flags(
             yield from _strength_flags(one, task, found, config)
         if one.name.split("__")[0] in dead:
             continue
-        missing, unseen = one.missing["train"], one.unseen["valid"]
+        missing, unseen, rare = one.missing["train"], one.unseen["valid"], one.unseen["train"] == 1
         # That tomorrow's users are others than today's is no news.
         if one.psi is not None and one.psi >= DRIFT and not one.origin.startswith("entity "):
             text = f"{one.origin}: drifts between the training and the validation rows, PSI {one.psi:.2f}"
             yield Flag("drift", one.name, text)
-        if one.constant:
-            yield Flag("constant", one.name, f"{one.origin}: the same on every training row")
-        elif missing is not None and missing > MOSTLY_MISSING:
+        # Rows without a value, or without one that has an embedding, are alike too, and are no constant.
+        if missing is not None and missing > MOSTLY_MISSING:
             yield Flag("missing", one.name, f"{one.origin}: missing on {missing:.1%} of the training rows")
-        if unseen is not None and unseen > MOSTLY_UNSEEN:
+        elif rare:
+            text = f"{one.origin}: no value is frequent enough in the training rows to have an embedding"
+            yield Flag("unseen", one.name, text)
+        elif one.constant:
+            yield Flag("constant", one.name, f"{one.origin}: the same on every training row")
+        if unseen is not None and unseen > MOSTLY_UNSEEN and not rare:
             text = f"{one.origin}: {unseen:.1%} of the validation rows have a value without an embedding"
             yield Flag("unseen", one.name, text)
 

@@ -15,6 +15,7 @@ from mtl_rank.evaluation.outcomes import Doubles, Floats, Kind, Outcomes, output
 from mtl_rank.evaluation.windows import Window
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.metrics import RESAMPLED, Difference
+from mtl_rank.metrics.bootstrap import FEWEST_USERS
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 from mtl_rank.runs import Run
@@ -27,13 +28,17 @@ _COMPARED = {"binary": ("auc", "gauc", "ne", "calibration"), "regression": ("rms
 
 @dataclass(frozen=True)
 class Compared:
-    """One metric of one output. values: per run, in their order. differences: of each later run from the first."""
+    """One metric of one output. values: per run, in their order. differences: of each later run from the first.
+
+    note: why values or differences are undefined, if any is.
+    """
 
     output: str
     metric: str
     rows: int
     values: tuple[float | None, ...]
     differences: tuple[Difference | None, ...]
+    note: str | None = None
 
     def verdict(self, i: int, level: float = 0.05) -> str:
         """Whether run i + 1 is better than the first; empty for calibration, where 1 is best."""
@@ -158,6 +163,7 @@ def _compare(name: str, kind: Kind, outcomes: Sequence[Outcomes], draws: int) ->
     defined = np.flatnonzero(~np.isnan(labels))
     y, users = labels[defined], outcomes[0].users[defined]
     predictions = [np.asarray(found.predictions[name])[defined] for found in outcomes]
+    # Of rows without a user each is a group of its own, of one class: GAUC leaves it out.
     values = [_values(kind, y, p, users) for p in predictions]
     resampled = metrics.resampled(kind, y, predictions, users, draws)
     rows = []
@@ -165,8 +171,22 @@ def _compare(name: str, kind: Kind, outcomes: Sequence[Outcomes], draws: int) ->
         draws_of = resampled[:, :, RESAMPLED[kind].index(metric)]
         numbers = tuple(of_run[metric] for of_run in values)
         gaps = [_difference(numbers[0], own, draws_of[:, 0], draws_of[:, i]) for i, own in _later(numbers)]
-        rows.append(Compared(name, metric, len(y), numbers, tuple(gaps)))
+        unknown = None in numbers or None in gaps
+        note = _reason(kind, metric, y, users, numbers) if unknown else None
+        rows.append(Compared(name, metric, len(y), numbers, tuple(gaps), note))
     return rows
+
+
+def _reason(kind: Kind, metric: str, y: Floats, users: Any, values: Sequence[float | None]) -> str:
+    if not len(y):
+        return "no row has this label"
+    if None in values:
+        if kind == "binary" and (metric != "calibration" or not y.any()) and len(np.unique(y)) == 1:
+            return f"every label is {int(y[0])}"
+        return "no user has both classes" if metric == "gauc" else "no label is above 0"
+    if (count := len(np.unique(users))) < FEWEST_USERS:
+        return f"no interval of {count} user{'s' * (count > 1)}, at least {FEWEST_USERS} are wanted"
+    return "undefined on too many draws of users"
 
 
 def _later(numbers: Sequence[float | None]) -> list[tuple[int, float | None]]:

@@ -1,6 +1,6 @@
 """Runs a predictor over labelled rows and measures it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,25 @@ from mtl_rank.data.encoded import EncodedDataset, concat, take
 from mtl_rank.data.encoder import EncodedRows
 from mtl_rank.data.labels import LabelReader, encode_labels
 from mtl_rank.data.prepare import as_polars, example_columns
-from mtl_rank.errors import ConfigError, DataError, did_you_mean
+from mtl_rank.errors import ConfigError, did_you_mean
 from mtl_rank.evaluation.baselines import Baseline, check_baselines
 from mtl_rank.evaluation.checks import drift
 from mtl_rank.evaluation.classes import ClassNumbers, labels_by_output, measure_classes
-from mtl_rank.evaluation.columns import cold_columns, columns_of_rows, gauc_key, slice_columns
+from mtl_rank.evaluation.columns import (
+    IDENTITY,
+    cold_columns,
+    columns_of_rows,
+    gauc_key,
+    identities,
+    slice_columns,
+)
 from mtl_rank.evaluation.curves import Curves
 from mtl_rank.evaluation.inspect import GateUse, Importance, gate_use, importance
 from mtl_rank.evaluation.numbers import Measured, TaskNumbers, baseline_numbers, measure_all
 from mtl_rank.evaluation.outcomes import Collector, Doubles, Outcomes, codes_of, days_of, outputs_of
 from mtl_rank.evaluation.profile import sampled
 from mtl_rank.evaluation.slices import SliceNumbers, cut
+from mtl_rank.evaluation.truth import true_values
 from mtl_rank.evaluation.windows import EmptyWindow, Window
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.retrieval import retrieve
@@ -60,7 +68,8 @@ class Evaluation:
 
     slices: output -> its slices, the worst first. baselines: simpler model -> output -> a few of its numbers.
     coverage: of a scores table, the share of labelled rows with a score. classes: of tasks with more than two of
-    them, whose single classes are among `tasks`.
+    them, whose single classes are among `tasks`. rows_without_user: left out of what is measured within users.
+    draws: of users, behind the intervals. notes: what else should be known of the rows.
     """
 
     window: str
@@ -75,6 +84,9 @@ class Evaluation:
     drift: Mapping[str, float] = field(default_factory=dict)
     coverage: float | None = None
     classes: tuple[ClassNumbers, ...] = ()
+    rows_without_user: int = 0
+    draws: int = 0
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """What goes into metrics.json: the numbers of the model."""
@@ -82,7 +94,10 @@ class Evaluation:
             "window": self.window,
             "rows": self.rows,
             "gauc_key": self.group_key,
+            "rows_without_user": self.rows_without_user,
             "coverage": self.coverage,
+            "draws": self.draws,
+            "notes": list(self.notes),
             "tasks": {numbers.name: numbers.as_dict() for numbers in self.tasks},
             "slices": {name: [one.as_dict() for one in found] for name, found in self.slices.items()},
             **({"classes": {one.name: one.as_dict() for one in self.classes}} if self.classes else {}),
@@ -188,6 +203,7 @@ def predict_rows(
             columns={
                 "group": table[group_key],
                 "time": table[EVENT_TIMESTAMP],
+                IDENTITY: identities(table, repository.schema.join_keys),
                 **{f"by {name}": table[column] for name, column in wanted.names.items()},
                 **{f"by {name}": values for name, values in cold_columns(predictor.encoder, table).items()},
                 **{f"truth {key}": table[key] for key in truth_key},
@@ -196,7 +212,9 @@ def predict_rows(
             baselines={model.name: predictor.outputs_of(model.logits(rows)) for model in question.baselines},
         )
         reporter.advance(collector.rows)
-    outcomes = finish(config, group_key, collector, _truth(config, project, collector) if truth_key else {})
+    outcomes = finish(
+        config, group_key, collector, true_values(config, project, collector) if truth_key else {}
+    )
     return outcomes, concat(sample)
 
 
@@ -204,19 +222,22 @@ def finish(
     config: ProjectConfig, group_key: str, collector: Collector, truth: Mapping[str, Doubles]
 ) -> Outcomes:
     """What a collector holds as Outcomes; it is empty afterwards."""
+    users, userless = codes_of(collector.column("group"))
     return Outcomes(
         kinds=outputs_of(config),
         chains=config.products(),
         user_key=group_key,
         labels=collector.arrays("label"),
         predictions=collector.arrays("prediction"),
-        users=codes_of(collector.column("group")),
+        users=users,
         days=days_of(collector.column("time")),
         truth=truth,
         uncalibrated=collector.arrays("uncalibrated"),
         baselines=collector.baselines(),
         slices={name.removeprefix("by "): collector.column(name) for name in collector.columns("by ")},
         classes=config.class_columns(),
+        userless=userless,
+        repeated=collector.rows - collector.column(IDENTITY).n_unique(),
     )
 
 
@@ -226,6 +247,7 @@ def measured(
     """Measure predicted rows. draws: of users, for the intervals; 0 = none."""
     cuts = {name: cut(name, values) for name, values in outcomes.slices.items()}
     found = measure_all(outcomes, cuts, draws, seed)
+    userless = 0 if outcomes.userless is None else int(outcomes.userless.sum())
     return Evaluation(
         window=window,
         rows=outcomes.rows,
@@ -236,7 +258,20 @@ def measured(
         curves=_curves(found),
         coverage=coverage,
         classes=measure_classes(outcomes),
+        rows_without_user=userless,
+        draws=draws,
+        notes=tuple(_notes(outcomes, userless)),
     )
+
+
+def _notes(outcomes: Outcomes, userless: int) -> Iterator[str]:
+    if userless:
+        yield (
+            f"{userless:,} rows have no {outcomes.user_key}: they are left out of GAUC and of the lists, "
+            "and for the intervals each is a user of its own"
+        )
+    if outcomes.repeated:
+        yield f"{outcomes.repeated:,} rows repeat the keys and time of another; each of them is measured"
 
 
 def _curves(found: Sequence[Measured]) -> dict[str, Curves]:
@@ -261,31 +296,3 @@ def _rows_in(path: Path, window: Window) -> int:
     if window.end is not None:
         rows = rows.filter(time < window.end)
     return int(rows.select(pl.len()).collect().item())
-
-
-def _truth(config: ProjectConfig, project: Path, collector: Collector) -> dict[str, Doubles]:
-    """True values of each task in the order of the rows, NaN where they are unknown; {} without the file."""
-    assert config.truth is not None
-    keys = collector.column(f"truth {config.truth.key}").rename(config.truth.key)
-    path, key = project / config.truth.path, config.truth.key
-    if not path.is_file() or keys.dtype == pl.Null:
-        return {}
-    try:
-        table = pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"truth: {path} cannot be read: {str(error).splitlines()[0]}") from None
-    if key not in table.columns:
-        raise DataError(f"truth: {path} has no column {key!r}; {did_you_mean(key, table.columns)}")
-    if table[key].is_duplicated().any():
-        raise DataError(f"truth: {path} has several rows for one {key}")
-    try:
-        joined = keys.to_frame().join(table, on=key, how="left", maintain_order="left")
-    except pl.exceptions.SchemaError:
-        raise DataError(
-            f"truth: {key} is {table[key].dtype} in {path} and {keys.dtype} in the examples"
-        ) from None
-    return {
-        name: joined[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        for name in config.tasks
-        if name in joined.columns
-    }

@@ -31,6 +31,7 @@ class TaskNumbers:
     attainable_auc: the AUC of the true probabilities, where they are known (simulated data).
     calibration: mean prediction / mean label. ne: log loss / entropy of the base rate.
     gauc: by user, over gauc_users; gauc_left_out users have one class only. gauc_day: by user and day.
+    Rows whose user is not known are in none of those that are measured within users.
     ndcg, map, recall: at 10, of the rows of a user as one list.
     intervals: metric -> [low, high], 95 %, users drawn with replacement.
     uncalibrated: ne, calibration and ece before the calibration of the run; None where there is none.
@@ -118,7 +119,7 @@ def measure(
         positives=positives,
         mean_label=total / len(y),
         mean_prediction=float(p.mean()),
-        calibration=float(p.sum()) / total if total > 0 else None,
+        calibration=_calibration(y, p),
         intervals=_intervals(kind, y, p, rows.of(outcomes.users), draws, seed),
         note=f"every label is {int(y[0])}: ranking numbers are undefined" if one_class else None,
     )
@@ -128,7 +129,8 @@ def measure(
             basis, rmse=metrics.rmse(y, p), mae=metrics.mae(y, p), spearman=metrics.spearman(y, p)
         )
         return Measured(numbers, regression_curves(y, p), slice_numbers(y, p, None, cuts))
-    numbers, curves, order = _binary(basis, y, p, rows.of(outcomes.users), rows.of(user_days))
+    known = None if outcomes.userless is None else rows.of(~outcomes.userless)
+    numbers, curves, order = _binary(basis, y, p, rows.of(outcomes.users), rows.of(user_days), known)
     before = outcomes.uncalibrated.get(name)
     truth = outcomes.truth_of(name)
     numbers = replace(
@@ -140,7 +142,7 @@ def measure(
 
 
 def baseline_numbers(outcomes: Outcomes) -> dict[str, dict[str, Any]]:
-    """Of each simpler model and output: auc, ne and calibration, or rmse.
+    """Of each simpler model and output: auc, ne and calibration, or rmse and calibration.
 
     They know nothing of tasks with more than two classes.
     """
@@ -154,7 +156,7 @@ def baseline_numbers(outcomes: Outcomes) -> dict[str, dict[str, Any]]:
                 continue
             p = rows.of(outputs[name])
             if kind == "regression":
-                found[model][name] = {"rmse": metrics.rmse(y, p)}
+                found[model][name] = {"rmse": metrics.rmse(y, p), "calibration": _calibration(y, p)}
             else:
                 found[model][name] = {
                     "auc": metrics.auc(y, p),
@@ -174,11 +176,12 @@ def calibration_numbers(labels: Floats, probabilities: Floats) -> dict[str, floa
 
 
 def _binary(
-    basis: TaskNumbers, y: Floats, p: Floats, users: Codes, user_days: Codes
+    basis: TaskNumbers, y: Floats, p: Floats, users: Codes, user_days: Codes, known: Any
 ) -> tuple[TaskNumbers, Curves, Positions]:
     """Numbers and curves that need an order, and the order of the rows by prediction.
 
     What is sorted is given up before it is sorted again: at ten million rows each order takes a few hundred MB.
+    known: where the user is; None = everywhere.
     """
     positive = y > 0
     ordered = Ordered.of(positive, p)
@@ -194,7 +197,7 @@ def _binary(
     )
     thresholds, order = ordered.thresholds(POINTS), ordered.order
     del ordered
-    lists = OrderedLists.of(positive, p, users, order=order)
+    lists = _lists(positive, p, users, order, known)
     gauc = lists.gauc()
     numbers = replace(
         numbers,
@@ -212,8 +215,20 @@ def _binary(
         activity=activity_table(lists),
     )
     del lists
-    by_day = OrderedLists.of(positive, p, user_days, order=order).gauc()
+    by_day = _lists(positive, p, user_days, order, known).gauc()
     return replace(numbers, gauc_day=by_day.value), curves, order
+
+
+def _lists(positive: Any, p: Floats, groups: Codes, order: Positions, known: Any) -> OrderedLists:
+    if known is None:
+        return OrderedLists.of(positive, p, groups, order=order)
+    return OrderedLists.of(positive[known], p[known], groups[known])
+
+
+def _calibration(y: Floats, p: Floats) -> float | None:
+    """Of probabilities or values: the sum of predictions over that of labels, None unless that is above 0."""
+    total = float(y.sum(dtype=np.float64))
+    return float(p.sum()) / total if total > 0 else None
 
 
 def _attainable(y: Floats, truth: Floats | None) -> float | None:

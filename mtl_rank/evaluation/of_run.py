@@ -9,8 +9,10 @@ from mtl_rank.config import ProjectConfig
 from mtl_rank.data.cache import Prepared, prepared
 from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.prepare import example_columns
+from mtl_rank.errors import ConfigError
 from mtl_rank.evaluation.baselines import fit_baselines
 from mtl_rank.evaluation.checks import DataChecks, check_data
+from mtl_rank.evaluation.earlier import same_predictions, with_earlier
 from mtl_rank.evaluation.evaluate import Evaluation, Question, evaluate_run, measured
 from mtl_rank.evaluation.scored import scored_rows
 from mtl_rank.evaluation.windows import EmptyWindow, Window, split_window
@@ -21,16 +23,25 @@ from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 from mtl_rank.runs import Run
 
+FEWEST_DRAWS = 10
+"""From fewer draws of users there is no telling where the middle 95 % end."""
+
 
 @dataclass(frozen=True)
 class Asked:
-    """What to measure a run on. See `mtl_rank.evaluate`."""
+    """What to measure a run on. See `mtl_rank.evaluate`. Raises ConfigError for a few draws."""
 
     split: str | None = None
     examples: str | None = None
     by: Sequence[str] = ()
     draws: int | None = None
     baselines: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.draws is not None and 0 < self.draws < FEWEST_DRAWS:
+            raise ConfigError(
+                f"--draws {self.draws}: tells no interval; 0 for none, or at least {FEWEST_DRAWS}"
+            )
 
     def window(self, config: ProjectConfig, default: str | None) -> Window:
         """The window of the split, or of `default`; None = every row."""
@@ -121,10 +132,23 @@ def check_prepared(
 
 
 def keep(run: Run, result: Evaluation) -> None:
-    """Put an evaluation into the run: its numbers, and what a report draws."""
-    stored = run.metrics()
+    """Put an evaluation into the run: its numbers, and what a report draws.
+
+    What was known of the same predictions before and was not asked for again stays: intervals of more draws,
+    slices by other columns, simpler models, what is inside the network.
+    """
+    stored, details, window = run.metrics(), run.details(), result.window
+    document, before = result.as_dict(), stored.get(window, {})
+    again = same_predictions(document, before)
+    models = {name: one for name, one in stored.get("baselines", {}).items() if again or name != window}
     if result.baselines:
-        stored["baselines"] = {**stored.get("baselines", {}), result.window: result.baselines}
-    run.write_metrics({**stored, result.window: result.as_dict()})
-    details = run.details()
-    run.write_details({**details, result.window: {**details.get(result.window, {}), **result.drawn()}})
+        models[window] = {**models.get(window, {}), **result.baselines}
+    run.write_metrics(
+        {
+            **stored,
+            **({"baselines": models} if models else {}),
+            window: with_earlier(document, before) if again else document,
+        }
+    )
+    drawn = details.get(window, {}) if again else {}
+    run.write_details({**details, window: {**drawn, **result.drawn()}})

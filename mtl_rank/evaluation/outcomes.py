@@ -26,6 +26,8 @@ class Outcomes:
     uncalibrated: output -> what was predicted before calibration, where that differs.
     baselines: name of a simpler model -> output -> its prediction.
     users: codes of the column `user_key`; days: of the event timestamp, since 1970.
+    repeated: rows with the keys and time of an earlier one.
+    userless: rows whose user is not known, each with a code of its own; None = there is none.
     slices: name -> values that rows are told apart by. classes: task -> its outputs that are probabilities of a class.
     """
 
@@ -41,6 +43,8 @@ class Outcomes:
     baselines: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
     slices: Mapping[str, pl.Series] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    userless: npt.NDArray[np.bool_] | None = None
+    repeated: int = 0
 
     @property
     def rows(self) -> int:
@@ -157,10 +161,20 @@ def outputs_of(config: ProjectConfig) -> dict[str, Kind]:
     return config.outputs()
 
 
-def codes_of(values: pl.Series) -> Codes:
-    """Int32 codes of distinct values, in their order; null is a value of its own, code 0."""
-    ranks: Codes = values.rank("dense").fill_null(0).cast(pl.Int32).to_numpy()
-    return ranks
+def codes_of(values: pl.Series) -> tuple[Codes, npt.NDArray[np.bool_] | None]:
+    """Int32 codes of distinct values, in their order, and where there is no value; None = everywhere is one.
+
+    Rows without a value are not of one user: each has a code of its own, beyond the others.
+    """
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
+    ranks = values.rank("dense").cast(pl.Int32)
+    if not ranks.null_count():
+        return ranks.to_numpy(), None
+    without = values.is_null().to_numpy()
+    codes = ranks.fill_null(0).to_numpy().copy()
+    codes[without] = codes.max() + 1 + np.arange(without.sum(), dtype=np.int32)
+    return codes, without
 
 
 def days_of(times: pl.Series) -> Codes:

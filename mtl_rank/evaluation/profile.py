@@ -120,7 +120,9 @@ def population_stability(a: Column, b: Column) -> float | None:
 
 @dataclass(frozen=True)
 class Alone:
-    """What one input tells of one task: AUC, turned so that it is at least .5, or |Spearman| of a regression task.
+    """What one input tells of one task: AUC, or |Spearman| of a regression task.
+
+    The AUC of a number is turned so that it is at least .5. That of an id is not: by chance it may be below.
 
     within: its GAUC within users, turned the same way; None where it cannot be told.
     """

@@ -1,6 +1,7 @@
 """Scores that were written before, joined to the labels that came since."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,16 @@ from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.labels import LabelReader
 from mtl_rank.errors import DataError, RunError, did_you_mean
 from mtl_rank.evaluation.classes import labels_by_output
-from mtl_rank.evaluation.columns import cold_columns, gauc_key
+from mtl_rank.evaluation.columns import (
+    IDENTITY,
+    check_rows,
+    check_slice,
+    cold_columns,
+    gauc_key,
+    identities,
+)
 from mtl_rank.evaluation.evaluate import finish
-from mtl_rank.evaluation.outcomes import Collector, Outcomes, outputs_of
+from mtl_rank.evaluation.outcomes import Collector, Doubles, Kind, Outcomes, outputs_of
 from mtl_rank.evaluation.windows import Window
 from mtl_rank.features.entity_rows import read_rows
 from mtl_rank.features.snapshot import EVENT_TIMESTAMP
@@ -28,6 +36,7 @@ from mtl_rank.progress import Reporter
 RUN_ID = "run_id"
 DEFAULT_TABLE = "scores"
 _BATCH_ROWS = 65_536
+_SCORED = "mtlrank scored"
 
 
 @dataclass(frozen=True)
@@ -72,30 +81,42 @@ def scored_rows(
     by: columns of the examples. folder: for temporary files, which the outcomes live in.
     Rows without a score are left out and counted.
 
-    Raises DataError when the table lacks columns of the run, has two scores for the same keys and time, or fits no row.
+    Raises DataError when the table lacks columns of the run, has two scores for the same keys and time, holds what is
+    no prediction, or fits no row.
     """
     keys = list(encoder.schema.join_keys)
-    outputs = list(outputs_of(config))
+    outputs = outputs_of(config)
     key = gauc_key(config, encoder.schema)
     labels = list(dict.fromkeys(task.label for task in config.tasks.values()))
     with _opened(scores, project) as (con, columns):
         _require(f"--scores {scores}", [*keys, EVENT_TIMESTAMP, *outputs], columns)
+        check_rows(examples, project)
         rows = read_rows(con, "rows", examples, project).columns
         wanted = list(dict.fromkeys([*keys, key, *labels, *by]))
         _require(f"{examples}", [EVENT_TIMESTAMP, *wanted], rows)
+        for name in by:
+            check_slice(name, rows[name])
         _only_run(con, columns, run_id, scores)
         _check_unique(con, keys, scores)
         _only_window(con, window)
         ((total,),) = con.sql("SELECT count(*) FROM wanted").fetchall()
         joined = con.sql(_join_sql(keys, wanted, outputs))
-        collector = Collector(config, folder)
+        collector, nulls = Collector(config, folder), Counter[str]()
         reporter.stage(f"join {window.name}", total)
         done = 0
         for batch in joined.to_arrow_reader(_BATCH_ROWS):
             found = pl.DataFrame(pl.from_arrow(batch))
             done += found.height
-            _collect(config, encoder, collector, found, outputs, key, by)
+            scored = found.filter(pl.col(_SCORED).is_not_null())
+            nulls.update({name: scored[f"prediction {i}"].null_count() for i, name in enumerate(outputs)})
+            if scored.height and not nulls.total():
+                _collect(config, encoder, collector, scored, outputs, key, by)
             reporter.advance(done)
+        for name, count in nulls.items():
+            if count:
+                raise DataError(
+                    f"--scores {scores}: column {name!r} is null on {count:,} of the rows with a score"
+                )
         if not collector.rows:
             raise DataError(_no_match(con, scores, total))
     return Scored(finish(config, key, collector, {}), collector.rows / total)
@@ -105,33 +126,43 @@ def _collect(
     config: ProjectConfig,
     encoder: FeatureEncoder,
     collector: Collector,
-    found: pl.DataFrame,
-    outputs: Sequence[str],
+    scored: pl.DataFrame,
+    outputs: Mapping[str, Kind],
     key: str,
     by: Sequence[str],
 ) -> None:
-    scored = found.filter(pl.col("prediction 0").is_not_null())
-    if not scored.height:
-        return
     labels = LabelReader(config.tasks).read(scored)
     predictions = {
-        name: scored[f"prediction {i}"].cast(pl.Float64).to_numpy() for i, name in enumerate(outputs)
+        name: _predictions(name, kind, scored[f"prediction {i}"])
+        for i, (name, kind) in enumerate(outputs.items())
     }
-    for name, values in predictions.items():
-        if not np.isfinite(values).all():
-            raise DataError(f"--scores: column {name!r} holds values that are not numbers")
     collector.add(
         labels=labels_by_output(labels, config),
         predictions=predictions,
         columns={
             "group": scored[key],
             "time": scored[EVENT_TIMESTAMP],
+            IDENTITY: identities(scored, encoder.schema.join_keys),
             **{f"by {name}": scored[name] for name in by},
             **{f"by {name}": values for name, values in cold_columns(encoder, scored).items()},
         },
         uncalibrated={},
         baselines={},
     )
+
+
+def _predictions(name: str, kind: Kind, column: pl.Series) -> Doubles:
+    """Raises DataError for values that the run cannot have predicted."""
+    if not column.dtype.is_numeric():
+        raise DataError(f"--scores: column {name!r} is {column.dtype}, it must be numbers")
+    values: Doubles = column.cast(pl.Float64).to_numpy()
+    odd = values[~np.isfinite(values)]
+    if len(odd):
+        raise DataError(f"--scores: column {name!r} holds {odd[0]}, which is no finite number")
+    odd = values[(values < 0) | (values > 1)] if kind == "binary" else odd
+    if len(odd):
+        raise DataError(f"--scores: column {name!r} holds {odd[0]:g}; a probability lies between 0 and 1")
+    return values
 
 
 @contextmanager
@@ -196,13 +227,15 @@ def _only_window(con: duckdb.DuckDBPyConnection, window: Window) -> None:
     con.sql(sql, params=values or None).create_view("wanted")
 
 
-def _join_sql(keys: Sequence[str], wanted: Sequence[str], outputs: Sequence[str]) -> str:
+def _join_sql(keys: Sequence[str], wanted: Sequence[str], outputs: Iterable[str]) -> str:
     time = quote(EVENT_TIMESTAMP)
     kept = ", ".join(f"w.{quote(name)}" for name in [*wanted, EVENT_TIMESTAMP])
     predicted = ", ".join(f"s.{quote(name)} AS {quote(f'prediction {i}')}" for i, name in enumerate(outputs))
     same = " AND ".join(f"w.{quote(key)} = s.{quote(key)}" for key in keys)
-    scored = f"(SELECT * REPLACE ({instant(time)} AS {time}) FROM of_run)"
-    return f"SELECT {kept}, {predicted} FROM wanted w ASOF LEFT JOIN {scored} s ON {same} AND w.{time} >= s.{time}"
+    # A null prediction is not the same as no score: rows that were found are marked.
+    scored = f"(SELECT * REPLACE ({instant(time)} AS {time}), true AS {quote(_SCORED)} FROM of_run)"
+    select = f"SELECT {kept}, {predicted}, s.{quote(_SCORED)} FROM wanted w"
+    return f"{select} ASOF LEFT JOIN {scored} s ON {same} AND w.{time} >= s.{time}"
 
 
 def _no_match(con: duckdb.DuckDBPyConnection, scores: str, total: int) -> str:

@@ -96,7 +96,7 @@ def slice_numbers(
         for name, cut in slices.items()
         for numbers in _of_one(name, cut, labels, predictions, losses, order)
     ]
-    return tuple(sorted(found, key=_badness))
+    return tuple(sorted(found, key=lambda one: badness(one.as_dict())))
 
 
 def _of_one(
@@ -162,9 +162,10 @@ def _note(rows: int, positives: int, binary: bool) -> str | None:
     return None
 
 
-def _badness(numbers: SliceNumbers) -> tuple[bool, float, str, str]:
-    measured = numbers.ne if numbers.ne is not None else numbers.rmse
-    return numbers.note is not None, -(measured or 0.0), numbers.by, numbers.value
+def badness(numbers: Mapping[str, Any]) -> tuple[bool, float, str, str]:
+    """What slices are sorted by, the worst first, from the numbers of one as a mapping."""
+    measured = numbers["ne"] if numbers["ne"] is not None else numbers["rmse"]
+    return numbers["note"] is not None, -(measured or 0.0), numbers["by"], numbers["value"]
 
 
 def _buckets(values: pl.Series) -> Slice:
@@ -185,4 +186,5 @@ def _buckets(values: pl.Series) -> Slice:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    # A text without a letter would be a row without a name.
+    return f"{value:.4g}" if isinstance(value, float) else str(value) or '""'

@@ -30,6 +30,11 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def dotted(name: str) -> Html:
+    """A name with dots, which may be broken after each of them."""
+    return Html(".<wbr>".join(map(escape, name.split("."))))
+
+
 def element(tag: str, *content: object, **attributes: str) -> Html:
     """`<tag class="…">content</tag>`; an attribute called css becomes class."""
     names = {"css": "class"}

@@ -122,10 +122,8 @@ FINISHED_RUN = (
     Case("a run that was stopped", ("score", "20", *TO_FILE), ("is interrupted",), run_that("interrupted")),
     Case("only a run that failed", "evaluate", ("no finished run",), run_that("failed")),
     Case("run.json damaged", "evaluate", ("run.json",), of_run("run.json", b"{")),
-    Case("run.json damaged, listed", "runs", ("run.json",), of_run("run.json", b"{")),
     Case("config.yaml missing", "evaluate", ("config.yaml",), of_run("config.yaml", None)),
     Case("config.yaml damaged", "evaluate", ("config.yaml",), of_run("config.yaml", b"tasks: [")),
-    Case("metrics.json damaged", "runs", ("metrics.json",), of_run("metrics.json", b"{")),
     Case("encoder missing", "evaluate", ("encoder",), of_run("encoder/encoder.json", None)),
     Case(
         "a vocabulary damaged",

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from harness import mtlrank, set_keys
 
-from mtl_rank.runs import list_runs
+from mtl_rank.runs import find_run, list_runs
 
 COMMANDS = [
     "init",
@@ -169,6 +169,40 @@ def test_scores_go_to_where_the_user_is_not_where_the_project_is(trained: Path, 
     )
     assert outcome.code == 0
     assert (tmp_path / "here.duckdb").is_file()
+
+
+def test_rows_and_scores_are_looked_for_where_the_user_is_and_then_in_the_project(
+    trained: Path, tmp_path: Path
+) -> None:
+    """What `score --to` wrote here, `evaluate --scores` finds here."""
+    project, here = shutil.copytree(trained, tmp_path / "shop"), tmp_path / "here [1]"
+    (here / "data").mkdir(parents=True)
+    rows = pl.read_parquet(project / "data/impressions.parquet")
+    rows.tail(300).write_parquet(here / "data/impressions.parquet")
+    rows.tail(200).write_parquet(project / "data/last.parquet")
+
+    def measured(*options: str) -> int:
+        outcome = mtlrank("-p", project, "evaluate", *options, "--draws", "0", "--json", cwd=here)
+        assert outcome.code == 0, outcome.err
+        return int(outcome.document["rows"])
+
+    assert measured("--examples", "data/impressions.parquet") == 300
+    assert measured("--examples", "data/*.parquet") == 300
+    assert measured("--examples", "data/last.parquet") == 200
+
+    candidates = here / "data/impressions.parquet"
+    scored = mtlrank("-p", project, "score", "--candidates", candidates, "--to", "s.duckdb", cwd=here)
+    assert scored.code == 0, scored.err
+    # A row has its own score or one of an earlier row with its keys.
+    for scores in ("s.duckdb", "s.duckdb:scores"):
+        assert measured("--scores", scores, "--examples", "data/impressions.parquet") == 300
+    shutil.move(here / "s.duckdb", project / "s.duckdb")
+    assert measured("--scores", "s.duckdb", "--examples", "data/last.parquet") == 200
+
+    other = shutil.copytree(find_run(project).folder, project / "runs/20250101-copy")
+    compare = ("compare", find_run(project).id, other.name, "--draws", "10", "--json")
+    found = mtlrank("-p", project, *compare, "--examples", "data/impressions.parquet", cwd=here)
+    assert found.document["rows"] == 300, found.err
 
 
 def test_init_fills_the_empty_folder_one_is_in(tmp_path: Path) -> None:

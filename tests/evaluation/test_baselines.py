@@ -10,10 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from mtl_rank.config import parse_config
 from mtl_rank.data.encoded import EncodedDataset
 from mtl_rank.data.fitting import fit_encoder
+from mtl_rank.data.labels import decode_outputs
 from mtl_rank.errors import ConfigError
 from mtl_rank.evaluation.baselines import NAMES, PRIOR_ROWS, fit_baselines
 from mtl_rank.features.schema import FeatureSchema
-from mtl_rank.metrics import auc
+from mtl_rank.metrics import auc, rmse
 from mtl_rank.progress import Silent
 
 CONFIG = parse_config(
@@ -25,6 +26,7 @@ tasks:
   ctr: {label: clicked}
   cvr: {label: bought, given: ctr}
   dwell: {label: seconds, kind: regression, given: ctr}
+  spent: {label: amount, kind: regression, transform: log1p}
 model: {dim: 4}
 """,
     "mtlrank.yaml",
@@ -68,6 +70,8 @@ def rows(n, seed):
             "seconds": [
                 float(5 + item_ + rng.normal()) if c else None for c, item_ in zip(clicked, item, strict=True)
             ],
+            # A long tail: the mean of the logarithms is far below the logarithm of the mean.
+            "amount": np.expm1(np.maximum(rng.normal(1 + item / 6, 1.2), 0)),
         },
         schema_overrides={"tags": pl.List(pl.Int64)},
     )
@@ -79,7 +83,7 @@ TRAIN, TEST = rows(6_000, 1), rows(2_000, 2)
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
     encoder = fit_encoder([TRAIN], SCHEMA, CONFIG.tasks, 4)
-    data = EncodedDataset.write(tmp_path_factory.mktemp("data"), encoder.layout, 3, [encoder.encode(TRAIN)])
+    data = EncodedDataset.write(tmp_path_factory.mktemp("data"), encoder.layout, 4, [encoder.encode(TRAIN)])
     models = fit_baselines(NAMES, CONFIG, encoder, data, Silent())
     encoded = encoder.encode(TEST)
     return {model.name: model.logits(encoded) for model in models}, encoder
@@ -112,6 +116,23 @@ def test_the_rate_per_item_is_smoothed_towards_all(fitted):
     dwell = encoder.targets[2]
     seconds = logits["rate per item_id"][:, 2] * dwell.std + dwell.mean
     assert seconds == pytest.approx(5 + TEST["item_id"].to_numpy(), abs=2)
+
+
+def test_values_with_a_long_tail_are_predicted_by_their_mean_not_by_that_of_their_logarithms(fitted):
+    logits, encoder = fitted
+    found = {name: decode_outputs(z, encoder.targets)[:, 3] for name, z in logits.items()}
+    amounts = TRAIN["amount"].to_numpy()
+    geometric = np.expm1(np.log1p(amounts).mean())
+    assert geometric < 0.6 * amounts.mean()
+    assert found["constant"] == pytest.approx(np.full(len(TEST), amounts.mean()), rel=1e-4)
+    for item in range(12):
+        own = TRAIN.filter(pl.col("item_id") == item)["amount"]
+        expected = (own.sum() + PRIOR_ROWS * amounts.mean()) / (len(own) + PRIOR_ROWS)
+        rows = (TEST["item_id"] == item).to_numpy()
+        assert found["rate per item_id"][rows] == pytest.approx(np.full(rows.sum(), expected), rel=1e-4)
+    for name in ("logistic regression", "gradient-boosted trees"):
+        assert found[name].mean() == pytest.approx(TEST["amount"].mean(), rel=0.08), name
+        assert rmse(TEST["amount"], found[name]) < rmse(TEST["amount"], found["constant"]), name
 
 
 def test_the_regression_comes_near_the_exact_one_and_uses_every_kind_of_input(fitted):

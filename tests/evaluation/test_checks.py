@@ -98,13 +98,19 @@ def planted(applied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         app_version=pl.Series(rng.integers(1, 4, n)) + pl.Series(late).cast(pl.Int64) * 2,
         country=pl.lit("here"),
         coupon=pl.when(pl.Series(rng.random(n) < 0.02)).then(pl.lit("SAVE")),
+        trace=pl.int_range(n).cast(pl.String),
+        nothing=pl.lit(None, pl.Float64),
     )
     rows.write_parquet(path)
     stats = pl.read_parquet(project / "data/user_stats.parquet")
     stats.with_columns(pl.col("user_id") + 10**6).write_parquet(project / "data/user_stats.parquet")
     context = {
         "context.seconds_on_checkout": {"role": "dense"},
-        **{f"context.{name}": {"role": "categorical"} for name in ("app_version", "country", "coupon")},
+        "context.nothing": {"role": "dense"},
+        **{
+            f"context.{name}": {"role": "categorical"}
+            for name in ("app_version", "country", "coupon", "trace")
+        },
     }
     return set_keys(project, context)
 
@@ -119,7 +125,11 @@ def test_the_check_finds_each_of_them_and_nothing_else_loud(planted: Path) -> No
         ("drift", "app_version"),
         ("constant", "country"),
         ("missing", "coupon"),
+        ("missing", "nothing"),
+        ("unseen", "trace"),
     }
+    assert {where for kind, where in found if kind == "constant"} == {"country"}
+    assert [flag["where"] for flag in outcome.document["flags"]].count("trace") == 1
     loud = {(kind, where) for kind, where in found if kind in ("leak", "dead view")}
     assert len(loud) == 2
     assert not {where for kind, where in found if kind != "dead view" and where.startswith("user_stats__")}

@@ -76,7 +76,7 @@ def test_the_command_prints_what_differs_and_leaves_a_page(runs) -> None:
     assert "fit.lr" in outcome.out
     assert "worse" in outcome.out
     page = (run.folder / "compare.html").read_text(encoding="utf-8")
-    assert "fit.lr" in page
+    assert "fit.<wbr>lr" in page
     assert worse.id in page
     document = mtlrank("compare", run.id, worse.id, "--draws", "100", "--json", cwd=project).document
     assert document["runs"] == [run.id, worse.id]
@@ -97,6 +97,33 @@ def test_a_run_that_has_seen_the_window_is_named(runs) -> None:
     (note,) = found.notes
     assert worse.id in note
     assert "2026-03-29" in note
+
+
+def test_what_is_undefined_is_given_its_reason(runs) -> None:
+    project, run, same, _ = runs
+    path = project / "data/impressions.parquet"
+
+    def notes(select: str) -> dict[tuple[str, str], str | None]:
+        found = mr.compare(project, [run.id, same.id], draws=20, examples=f"{select} LIMIT 300")
+        return {(row.output, row.metric): row.note for row in found.metrics}
+
+    unlabelled = notes(f"SELECT * REPLACE (NULL::INT AS clicked) FROM '{path}'")
+    assert set(unlabelled.values()) == {"no row has this label"}
+    clicks = notes(f"SELECT * FROM '{path}' WHERE clicked = 1")
+    assert clicks["ctr", "auc"] == clicks["ctr", "gauc"] == clicks["ctr", "ne"] == "every label is 1"
+    few = f"SELECT * FROM '{path}' WHERE user_id IN (SELECT min(user_id) FROM '{path}' WHERE clicked = 0)"
+    alone = notes(few)
+    assert alone["ctr", "calibration"] in (
+        "no interval of 1 user, at least 10 are wanted",
+        "no label is above 0",
+    )
+    every = notes(f"SELECT * FROM '{path}'")
+    assert every["ctr", "auc"] is None
+
+    outcome = mtlrank(
+        "compare", run.id, same.id, "--draws", "20", "--examples", f"{few} LIMIT 1", cwd=project
+    )
+    assert "at least 10 are wanted" in outcome.out or "every label is" in outcome.out
 
 
 def test_what_cannot_be_compared_is_told(runs) -> None:

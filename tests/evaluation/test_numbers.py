@@ -1,5 +1,7 @@
 """Outcomes -> numbers: where tasks are defined, what is undefined and why, intervals, slices."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -150,6 +152,15 @@ def test_a_slice_is_measured_as_if_there_were_no_other_rows(seed):
     assert told == sorted(told, reverse=True)
 
 
+def test_simpler_models_of_values_are_calibrated_or_not_like_those_of_probabilities():
+    rng = np.random.default_rng(4)
+    clicked, bought, seconds = shop(500, rng)
+    twice = {"ctr": np.full(500, 0.8), "dwell": 2 * np.nan_to_num(seconds)}
+    result = measured(outcomes_of(clicked, bought, seconds, rng, baselines={"twice": twice}), "test", 0, 7)
+    assert result.baselines["twice"]["dwell"]["calibration"] == pytest.approx(2)
+    assert result.baselines["twice"]["ctr"]["calibration"] == pytest.approx(0.8 / np.nanmean(clicked))
+
+
 def test_what_is_planted_as_the_worst_slice_comes_first():
     rng = np.random.default_rng(3)
     truth = rng.beta(1, 3, 20_000)
@@ -214,6 +225,11 @@ def test_any_plain_column_can_be_cut(values):
     assert [found.values[code] == MISSING for code in found.codes] == missing.to_list()
 
 
+def test_an_empty_text_is_a_value_with_a_name():
+    found = cut("city", pl.Series(["", "a", "", None]))
+    assert [found.values[code] for code in found.codes] == ['""', "a", '""', MISSING]
+
+
 def test_times_have_buckets_in_their_own_words():
     hours = pl.datetime_range(pl.datetime(2026, 1, 1), pl.datetime(2026, 1, 9), "1h", eager=True)
     found = cut("time", hours)
@@ -226,7 +242,47 @@ def test_lists_cannot_be_cut():
         cut("tags", pl.Series([[1], [2]]))
 
 
+def test_rows_without_a_user_are_no_user():
+    """Within users as if they were not there, over all rows as if they were anybody's."""
+    rng = np.random.default_rng(11)
+    clicked, bought, seconds = shop(600, rng)
+    outcomes = outcomes_of(clicked, bought, seconds, rng, users=40)
+    names = pl.Series(outcomes.users).cast(pl.String)
+    unknown = np.arange(600) % 3 == 0
+    users, userless = codes_of(pl.select(pl.when(~pl.Series(unknown)).then(names)).to_series())
+    assert (userless == unknown).all()
+
+    def only(rows):
+        part = {
+            key: {n: v[rows] for n, v in getattr(outcomes, key).items()} for key in ("labels", "predictions")
+        }
+        return replace(outcomes, users=outcomes.users[rows], days=outcomes.days[rows], **part)
+
+    found = measured(replace(outcomes, users=users, userless=userless), "test", 200, 7)
+    known, every = (measured(one, "test", 0, 7) for one in (only(~unknown), outcomes))
+    for own, of_known, of_all in zip(found.tasks, known.tasks, every.tasks, strict=True):
+        within = ("gauc", "gauc_users", "gauc_left_out", "gauc_day", "ndcg", "map", "recall")
+        assert [getattr(own, key) for key in within] == pytest.approx(
+            [getattr(of_known, key) for key in within]
+        )
+        assert (own.rows, own.auc, own.rmse, own.ne) == (of_all.rows, of_all.auc, of_all.rmse, of_all.ne)
+    assert (found.rows_without_user, known.rows_without_user) == (200, 0)
+    assert found.notes[0].startswith("200 rows have no user_id")
+    assert known.notes == ()
+
+    # As one user they would decide alone, and the interval would be far wider.
+    low, high = found.tasks[0].intervals["auc"]
+    rows = ~np.isnan(clicked)
+    alone = metrics.resampled(
+        "binary", clicked[rows], [outcomes.predictions["ctr"][rows]], np.arange(rows.sum()), 200
+    )
+    assert high - low == pytest.approx(np.diff(metrics.interval(alone[:, 0, 0]))[0], rel=0.4)
+
+
 def test_codes_and_days():
-    assert codes_of(pl.Series(["b", None, "a", "b"])).tolist() == [2, 0, 1, 2]
+    codes, without = codes_of(pl.Series(["b", None, "a", "b", None]))
+    assert (codes.tolist(), without.tolist()) == ([2, 3, 1, 2, 4], [False, True, False, False, True])
+    assert codes_of(pl.Series([0.5, float("nan"), 0.25]))[1].tolist() == [False, True, False]
+    assert codes_of(pl.Series(["b", "a"]))[1] is None
     times = pl.Series(["2026-01-01 23:30", "2026-01-02 00:30"]).str.to_datetime(time_zone="Asia/Shanghai")
     assert days_of(times).tolist() == [20454, 20454], "days begin at midnight in UTC"

@@ -198,6 +198,34 @@ def test_a_failing_report_is_a_warning_and_the_training_stays_finished(
     assert f"mtlrank report {found.id}" in warning
 
 
+def test_a_run_without_simpler_models_has_no_chart_beside_them(run: Run) -> None:
+    metrics = run.metrics()
+    assert "Beside simpler models" in page_of(run)
+    run.write_metrics({name: one for name, one in metrics.items() if name != "baselines"})
+    mr.report(run.project)
+    assert "Beside simpler models" not in page_of(run)
+
+
+def test_the_report_has_what_was_measured_since(run: Run) -> None:
+    assert "Measured since" not in page_of(run)
+    mr.evaluate(run.project, split="valid", draws=0)
+    rows = f"SELECT * FROM '{run.project}/data/impressions.parquet' LIMIT 700"
+    mr.evaluate(run.project, examples=rows, draws=50)
+    mr.report(run.project)
+    text = text_of(page_of(run))
+    since = text[text.index("Measured since") :]
+    for window in ("valid", "examples"):
+        measured = run.metrics()[window]
+        assert f"{measured['rows']:,} rows" in since
+        for name, numbers in measured["tasks"].items():
+            for key in (
+                ("auc", "ne", "calibration") if numbers["kind"] == "binary" else ("rmse", "calibration")
+            ):
+                assert shown(numbers[key]) in since, (window, name, key)
+    # The head is still about the test window.
+    assert f"measured on the {run.metrics()['test']['rows']:,} rows of the test window" in text
+
+
 def test_a_page_that_cannot_be_written_leaves_no_part_of_it(run: Run) -> None:
     run.report.unlink()
     run.report.mkdir()

@@ -111,18 +111,34 @@ def test_what_does_not_fit_is_told(project: Path) -> None:
     sql(project, "CREATE OR REPLACE TABLE two AS SELECT * FROM scores UNION ALL SELECT * FROM other")
     year_later = "SELECT * REPLACE (event_timestamp + INTERVAL 1 YEAR AS event_timestamp) FROM scores"
     sql(project, f"CREATE OR REPLACE TABLE later AS {year_later}")
-    sql(project, "CREATE OR REPLACE TABLE nan AS SELECT * REPLACE ('nan'::DOUBLE AS cvr) FROM scores")
+    changed = {
+        "nan": "'nan'::DOUBLE AS cvr",
+        "five": "CASE WHEN user_id % 2 = 0 THEN 5.0 ELSE ctr END AS ctr",
+        "below": "-0.1 AS ctcvr",
+        "words": "'high' AS cvr",
+        # Of the first output too: a row that was scored is not a row without a score.
+        "unknown_ctr": "CASE WHEN user_id % 2 = 1 THEN ctr END AS ctr",
+        "unknown_cvr": "CASE WHEN user_id % 2 = 1 THEN cvr END AS cvr",
+    }
+    for name, change in changed.items():
+        sql(project, f"CREATE OR REPLACE TABLE {name} AS SELECT * REPLACE ({change}) FROM scores")
+    ((even,),) = sql(project, "SELECT count(*) FROM scores WHERE user_id % 2 = 0")
     cases = {
         "renamed": "no column 'dwell'; did you mean 'ctr_dwell'",
         "twice": "is there 2 times; keep one score",
         "other": "has no score of run",
         "later": "none of the .* labelled rows has a score of its keys at or before its time",
-        "nan": "column 'cvr' holds values that are not numbers",
+        "nan": "column 'cvr' holds nan, which is no finite number",
+        "five": "column 'ctr' holds 5; a probability lies between 0 and 1",
+        "below": "column 'ctcvr' holds -0.1; a probability lies between 0 and 1",
+        "words": "column 'cvr' is String, it must be numbers",
+        "unknown_ctr": f"column 'ctr' is null on {even:,} of the rows with a score",
+        "unknown_cvr": f"column 'cvr' is null on {even:,} of the rows with a score",
         "scorse": "no table 'scorse'; did you mean 'scores'",
     }
     for table, message in cases.items():
         with pytest.raises((DataError, RunError), match=message):
-            mr.evaluate(project, run, scores=f"scores.duckdb:{table}")
+            mr.evaluate(project, run, scores=f"scores.duckdb:{table}", split="test")
     with pytest.raises(DataError, match="holds 2 runs"):
         mr.evaluate(project, scores="scores.duckdb:two")
     assert mr.evaluate(project, run, scores="scores.duckdb:two", split="test").coverage == 1

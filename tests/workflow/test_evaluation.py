@@ -178,3 +178,91 @@ def test_a_configured_calibration_is_stored_applied_and_reported(project: Path) 
     expected = predictor.calibration.maps["ctr"](np.log(before / (1 - before)))
     assert plain == pytest.approx(expected, rel=1e-6)
     shutil.rmtree(run.folder)
+
+
+def test_rows_without_a_key_are_counted_and_neither_cold_nor_known(project: Path) -> None:
+    rows = pl.read_parquet(project / "data/impressions.parquet").tail(600)
+    nobody = rows.with_columns(user_id=pl.when(pl.int_range(600) >= 100).then("user_id"))
+    nobody.write_parquet(project / "data/nobody.parquet")
+    outcome = mtlrank("evaluate", "--examples", "data/nobody.parquet", cwd=project)
+    assert "note: 100 rows have no user_id" in outcome.out
+    result = find_run(project).metrics()["examples"]
+    assert result["rows_without_user"] == 100
+    slices = {(one["by"], one["value"]): one["rows"] for one in result["slices"]["ctr"]}
+    assert slices["cold user_id", "(missing)"] == 100
+
+
+def test_a_later_look_at_the_same_rows_loses_nothing_that_was_known(project: Path) -> None:
+    run = mr.train(project, tasks=["ctr"], settings={"fit.epochs": 1})
+    mr.evaluate(project, run.id, draws=60, by=["position"], baselines=["constant"])
+    known = run.metrics()
+
+    quick = mr.evaluate(project, run.id, draws=0, by=["hour"], baselines=["item_rate"])
+    again = run.metrics()
+    assert not quick.tasks[0].intervals
+    # What training drew stays, since it drew more than sixty.
+    assert again["test"]["draws"] == known["test"]["draws"] == 200
+    assert again["test"]["tasks"] == known["test"]["tasks"]
+    columns = {one["by"] for one in again["test"]["slices"]["ctr"]}
+    assert {"position", "hour", "cold user_id"} <= columns
+    told = [one["ne"] for one in again["test"]["slices"]["ctr"] if one["note"] is None]
+    assert told == sorted(told, reverse=True)
+    assert {"constant", "rate per item_id"} <= set(again["baselines"]["test"])
+
+    more = mr.evaluate(project, run.id, draws=300)
+    assert run.metrics()["test"]["tasks"]["ctr"]["intervals"] == more.tasks[0].intervals
+    assert {one["by"] for one in run.metrics()["test"]["slices"]["ctr"]} == columns
+
+    # Other rows under the same name are another matter.
+    rows = pl.read_parquet(project / "data/impressions.parquet")
+    for part in (rows.head(400), rows.tail(400)):
+        part.write_parquet(project / "data/part.parquet")
+        by, models = (["position"], ["constant"]) if part[0].equals(rows[0]) else ([], [])
+        last = mr.evaluate(project, run.id, examples="data/part.parquet", draws=0, by=by, baselines=models)
+    assert run.metrics()["examples"] == last.as_dict()
+    assert "examples" not in run.metrics()["baselines"]
+    shutil.rmtree(run.folder)
+
+
+def test_so_few_draws_that_they_tell_nothing_are_refused(project: Path) -> None:
+    outcome = mtlrank("evaluate", "--draws", "3", cwd=project)
+    assert (outcome.code, "--draws 3" in outcome.err, "at least 10" in outcome.err) == (2, True, True)
+
+
+def test_columns_that_tell_no_rows_apart_are_refused_before_anything_is_predicted(project: Path) -> None:
+    path = project / "data/impressions.parquet"
+    columns = "INTERVAL (position) DAY AS wait, [position] AS places, {'at': position} AS place"
+    rows = f"SELECT *, {columns} FROM '{path}' LIMIT 300"
+    for name, kind in {"wait": "INTERVAL", "places": "[]", "place": "STRUCT"}.items():
+        outcome = mtlrank("evaluate", "--examples", rows, "--by", name, cwd=project)
+        assert outcome.code == 2
+        assert f"--by {name}: the column is " in outcome.err
+        assert kind in outcome.err
+        assert "evaluate" not in outcome.err.split("mtlrank:")[0], "predicted before it was refused"
+    outcome = mtlrank("evaluate", "--by", "item_profile__tags", cwd=project)
+    assert (outcome.code, "--by item_profile__tags: the column is " in outcome.err) == (2, True)
+
+
+def test_what_is_wanted_is_told_where_rows_are_no_parquet_file(project: Path) -> None:
+    (project / "x.csv").write_text("user_id,item_id\n1,2\n")
+    for options in (("--examples", "x.csv"), ("--examples", "gone.csv")):
+        outcome = mtlrank("evaluate", *options, cwd=project)
+        assert outcome.code == 2
+        assert "a parquet path is wanted, or one SELECT" in outcome.err
+        assert "Parser" not in outcome.err
+    outcome = mtlrank("evaluate", "--examples", "x.duckdb", cwd=project)
+    assert "x.duckdb:TABLE" in outcome.err
+
+
+def test_rows_that_are_there_twice_are_measured_and_told(project: Path) -> None:
+    rows = pl.read_parquet(project / "data/impressions.parquet").unique(
+        ["user_id", "item_id", "category_id", "event_timestamp"], maintain_order=True
+    )
+    rows.head(400).write_parquet(project / "data/once.parquet")
+    pl.concat([rows.head(400), rows.head(30)]).write_parquet(project / "data/twice.parquet")
+    once, twice = (
+        mr.evaluate(project, examples=f"data/{name}.parquet", draws=0) for name in ("once", "twice")
+    )
+    assert (once.notes, twice.rows) == ((), 430)
+    (note,) = twice.notes
+    assert note.startswith("30 rows repeat the keys and time of another")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mtlrank_cli.context import project_folder
+from mtlrank_cli.context import project_folder, rows_from_here
 from mtlrank_cli.output import print_json, print_line, print_table
 from mtlrank_cli.progress import progress
 
@@ -23,7 +23,11 @@ def command(
     ],
     split: Annotated[str, typer.Option(help="train, valid or test of the first run's project.")] = "test",
     examples: Annotated[
-        str | None, typer.Option(help="Other labelled rows instead of a split: a parquet path or SQL.")
+        str | None,
+        typer.Option(
+            help="Other labelled rows instead of a split: a parquet path, from the current folder or else from the "
+            "project, or one SELECT, whose paths start at the project."
+        ),
     ] = None,
     draws: Annotated[int, typer.Option(help="Draws of users, for intervals and p-values.", min=10)] = 500,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -33,15 +37,16 @@ def command(
     from mtl_rank import compare
     from mtl_rank.runs import find_run
 
+    rows = None if examples is None else rows_from_here(examples)
     with progress() as reporter:
-        found = compare(folder, runs, split, examples, draws, reporter)
+        found = compare(folder, runs, split, rows, draws, reporter)
     page = find_run(folder, found.runs[0]).folder / "compare.html"
     if as_json:
         print_json({**found.as_dict(), "page": str(page)})
         return
     if found.settings:
-        rows = [(key, *values) for key, values in found.settings.items()]
-        print_table("settings that differ", ("setting", *found.runs), rows)
+        settings = [(key, *values) for key, values in found.settings.items()]
+        print_table("settings that differ", ("setting", *found.runs), settings)
     for i in range(1, len(found.runs)):
         _print(found, i)
     for note in found.notes:
@@ -55,7 +60,16 @@ def _print(found: "Comparison", i: int) -> None:
         gap = one.differences[i - 1]
         between = "-" if gap is None else f"{gap.low:+.4f} to {gap.high:+.4f}"
         numbers = (None, between, None) if gap is None else (gap.value, between, gap.p_value)
-        rows.append((one.output, one.metric, one.values[0], one.values[i], *numbers, one.verdict(i - 1)))
+        rows.append(
+            (
+                one.output,
+                one.metric,
+                one.values[0],
+                one.values[i],
+                *numbers,
+                one.verdict(i - 1) or one.note or "",
+            )
+        )
     print_table(
         f"{found.runs[i]} against {found.runs[0]}, {found.window}: {found.rows:,} rows",
         ("output", "metric", "first", "this", "difference", "95 %", "p", "verdict"),

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from mtl_rank.errors import ConfigError
-from mtlrank_cli.context import project_folder
+from mtlrank_cli.context import project_folder, rows_from_here
 from mtlrank_cli.options import split_names
 from mtlrank_cli.output import print_json, print_line, print_table
 from mtlrank_cli.progress import progress
@@ -52,12 +52,17 @@ def command(
         typer.Option(help="train, valid or test. Default: test; with --scores every labelled row."),
     ] = None,
     examples: Annotated[
-        str | None, typer.Option(help="Other labelled rows instead of a split: a parquet path or SQL.")
+        str | None,
+        typer.Option(
+            help="Other labelled rows instead of a split: a parquet path, from the current folder or else from the "
+            "project, or one SELECT, whose paths start at the project."
+        ),
     ] = None,
     scores: Annotated[
         str | None,
         typer.Option(
-            help="Measure scores that were written before, file.duckdb or file.duckdb:table, joined by their keys."
+            help="Measure scores that were written before, joined by their keys: file.duckdb or file.duckdb:table, "
+            "from the current folder or else from the project."
         ),
     ] = None,
     by: Annotated[
@@ -71,7 +76,8 @@ def command(
     draws: Annotated[
         int | None,
         typer.Option(
-            help="Draws of users for the 95 % intervals, 0 = none. Default: evaluation.draws.", min=0
+            help="Draws of users for the 95 % intervals: 0 = none, or at least 10. Default: evaluation.draws.",
+            min=0,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -89,9 +95,9 @@ def command(
             folder,
             run,
             split,
-            examples,
+            None if examples is None else rows_from_here(examples),
             reporter,
-            scores=scores,
+            scores=None if scores is None else rows_from_here(scores),
             by=by or (),
             draws=draws,
             baselines=split_names(baselines),
@@ -109,6 +115,8 @@ def print_evaluation(result: Mapping[str, Any], baselines: Mapping[str, Any] | N
     """One table for probabilities, one for values, then the worst slices and the simpler models."""
     if result.get("coverage") is not None:
         print_line(f"{result['coverage']:.2%} of the labelled rows have a score")
+    for note in result.get("notes", []):
+        print_line(f"note: {note}")
     for kind, columns in (("binary", _BINARY), ("regression", _REGRESSION)):
         _print_tasks(result, kind, columns)
     _print_classes(result)

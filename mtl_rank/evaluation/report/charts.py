@@ -21,7 +21,7 @@ from mtl_rank.pages.charts import (
     vertical,
 )
 
-_MOST_BARS = 10
+_MOST_BARS, _MOST_EPOCHS = 10, 15
 _TICKS = (0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.999)
 _FEW = alt.Axis(tickCount=4, labelFlush=False)
 _FIFTHS = alt.Axis(tickCount=5, format=".1f")
@@ -30,10 +30,13 @@ _FIFTHS = alt.Axis(tickCount=5, format=".1f")
 def by_epoch(rows: Rows, metric: str, best: float | None, reference: float | None) -> Spec:
     """One line per task. rows: epoch, task, value. best: the epoch whose weights were kept."""
     data = inline(rows)
+    epochs = sorted({row["epoch"] for row in rows})
+    # Of few epochs the automatic ticks lie between them, and would be rounded to the same number twice.
+    ticks = {"values": epochs} if len(epochs) <= _MOST_EPOCHS else {"tickMinStep": 1}
     x = alt.X(
         "epoch:Q",
         title="epoch",
-        axis=alt.Axis(tickMinStep=1, format="d", grid=False),
+        axis=alt.Axis(format="d", grid=False, **ticks),
         scale=alt.Scale(zero=False, nice=False, padding=12),
     )
     lines = (
@@ -87,7 +90,8 @@ def beside(rows: Rows, attainable: float | None) -> Spec:
         .mark_circle(size=110, opacity=1)
         .encode(y=y, x=x, color=color, tooltip=[alt.Tooltip("model:N"), number("auc", "AUC")])
     )
-    layers: list[alt.Chart] = [bars, dots]
+    # Without any interval the browser would warn of a scale without an end.
+    layers: list[alt.Chart] = [bars, dots] if any(row["low"] is not None for row in rows) else [dots]
     if attainable is not None:
         mark = inline([{"auc": attainable, "text": "attainable"}])
         text = alt.Chart(mark).mark_text(color=TWO, align="right", dx=-5, y=8, fontSize=11)
@@ -101,12 +105,12 @@ def differences(rows: Rows, metric: str) -> Spec:
     names = [row["output"] for row in rows]
     y = alt.Y("output:N", sort=names, title=None, axis=alt.Axis(labelLimit=170, ticks=False, domain=False))
     title = f"difference in {metric}"
+    # Room on both sides: 0 is often at the edge, where its line would run through the names.
+    scale = alt.Scale(zero=True, nice=False, padding=14)
     bars = (
         alt.Chart(data)
         .mark_rule(strokeWidth=2, color=ONE)
-        .encode(
-            y=y, x=alt.X("low:Q", title=title, axis=_FEW, scale=alt.Scale(zero=True, nice=True)), x2="high:Q"
-        )
+        .encode(y=y, x=alt.X("low:Q", title=title, axis=_FEW, scale=scale), x2="high:Q")
     )
     dots = (
         alt.Chart(data)

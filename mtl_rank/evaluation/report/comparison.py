@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mtl_rank.evaluation.compare import BETTER, WORSE, Compared, Comparison
 from mtl_rank.evaluation.report import charts
-from mtl_rank.pages import Figures, Html, element, save_page, table
+from mtl_rank.pages import Figures, Html, dotted, element, save_page, table
 from mtl_rank.runs import Run
 
 NAMES = {"auc": "AUC", "gauc": "GAUC", "ne": "NE", "calibration": "calibration", "rmse": "RMSE", "mae": "MAE"}
@@ -25,7 +25,9 @@ def write_comparison(first: Run, found: Comparison) -> Path:
         notes = [element("li", note) for note in found.notes]
         parts.append(element("div", element("h3", "Not quite fair"), element("ul", *notes), css="card flags"))
     if found.settings:
-        settings = table(("setting", *found.runs), [(key, *values) for key, values in found.settings.items()])
+        settings = table(
+            ("setting", *found.runs), [(dotted(key), *values) for key, values in found.settings.items()]
+        )
         parts.append(element("div", element("h3", "What is different"), settings, css="card"))
     for i, run in enumerate(found.runs[1:]):
         parts.append(element("h2", run))
@@ -55,7 +57,7 @@ def _table(found: Comparison, i: int) -> Html:
 
 def _row(row: Compared, i: int) -> tuple[object, ...]:
     gap, verdict = row.differences[i], row.verdict(i)
-    shown = element("span", verdict, css=verdict if verdict in (BETTER, WORSE) else "lead")
+    shown = element("span", verdict or row.note or "", css=verdict if verdict in (BETTER, WORSE) else "lead")
     between = "" if gap is None else f"{gap.low:+.4f} to {gap.high:+.4f}"
     numbers = (None, between, None) if gap is None else (f"{gap.value:+.4f}", between, gap.p_value)
     return (row.output, NAMES[row.metric], shown, *numbers, row.values[0], row.values[i + 1])

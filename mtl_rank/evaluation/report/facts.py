@@ -10,14 +10,14 @@ from mtl_rank.config import ProjectConfig
 from mtl_rank.runs import Run
 
 WINDOW = "test"
-_OTHER_WINDOWS = ("examples", "scores", "train")
+_OTHER_WINDOWS = ("examples", "scores", "valid", "train")
 
 
 @dataclass(frozen=True)
 class ReportFacts:
     """A run as it lies on disk.
 
-    window: the measured window that the report shows; None when the run was never measured.
+    window: the measured window that the report shows; None when the run was never measured. others: measured as well.
     steps, epochs: rows of history.csv as numbers, without what is empty.
     """
 
@@ -28,6 +28,7 @@ class ReportFacts:
     details: Mapping[str, Any]
     checks: Mapping[str, Any]
     window: str | None
+    others: tuple[str, ...]
     steps: tuple[Mapping[str, float], ...]
     epochs: tuple[Mapping[str, float], ...]
 
@@ -62,6 +63,7 @@ def read_facts(run: Run) -> ReportFacts:
         details=run.details(),
         checks=run.checks(),
         window=measured[0] if measured else None,
+        others=tuple(measured[1:]),
         steps=tuple([row for row in steps if row["step"] not in ends] or steps),
         epochs=tuple(epochs),
     )

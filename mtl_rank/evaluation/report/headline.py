@@ -15,12 +15,15 @@ def headline(found: ReportFacts, title: str) -> Html:
     if found.window:
         lead += f", measured on the {found.measured['rows']:,} rows of the {found.window} window"
     links = [("#slices", "slices"), ("#learning", "learning"), ("#data", "data"), ("#run", "the run")]
+    if found.others:
+        links.insert(1, ("#since", "measured since"))
     targets = [*((f"#task-{name}", name) for name in tasks), *links]
     return Html(
         element("h1", title)
         + element("p", lead, css="lead")
         + element("nav", *(element("a", name, href=target) for target, name in targets))
         + _flags(found)
+        + Html("").join(element("p", note, css="note") for note in found.measured.get("notes", []))
         + element("div", *(_tile(found, name, numbers) for name, numbers in tasks.items()), css="tiles")
         + _numbers(found)
     )
@@ -91,7 +94,8 @@ def _numbers(found: ReportFacts) -> Html:
             rows.append([name, n["rmse"], interval, n["calibration"], *last])
             css.append(None)
             for model, others in found.baselines.items():
-                rows.append([model, others.get(name, {}).get("rmse"), *[""] * 6])
+                other = others.get(name, {})
+                rows.append([model, other.get("rmse"), "", other.get("calibration"), *[""] * 4])
                 css.append("baseline")
         parts.append(table(header, rows, css))
     parts += _classes_table(found)

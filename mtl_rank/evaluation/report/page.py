@@ -10,6 +10,7 @@ from mtl_rank.evaluation.report.sections import (
     run_section,
     slices_section,
 )
+from mtl_rank.evaluation.report.since import since_section
 from mtl_rank.evaluation.report.tasks import task_sections
 from mtl_rank.pages import Figures, Html, save_page
 from mtl_rank.runs import Run
@@ -27,6 +28,7 @@ def write_report(run: Run) -> Path:
         headline(facts, title),
         *task_sections(facts, figures),
         slices_section(facts),
+        since_section(facts),
         learning_section(facts, figures),
         data_section(facts, figures),
         run_section(facts),

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from mtl_rank.evaluation.report import charts
 from mtl_rank.evaluation.report.facts import ReportFacts
-from mtl_rank.pages import Figures, Html, element, facts, shown, table
+from mtl_rank.pages import Figures, Html, dotted, element, facts, shown, table
 
 SHOWN_SLICES = 12
 _NOTES = {
@@ -181,7 +181,7 @@ def _inputs(found: ReportFacts) -> Html:
     )
     rows = [
         (
-            *(one["origin"], one["role"], one["vocabulary"], _percent(one["missing"]["train"])),
+            *(dotted(one["origin"]), one["role"], one["vocabulary"], _percent(one["missing"]["train"])),
             *(_percent(one["missing"]["valid"]), _percent(one["unseen"]["valid"]), one["psi"]),
             *(one["alone"].get(task) for task in tasks),
         )

@@ -58,6 +58,9 @@ def _comparison(
         for model, tasks in found.baselines.items()
         if tasks.get(name, {}).get("auc") is not None
     ]
+    # The run alone stands in the headline.
+    if len(rows) == 1:
+        return
     yield figures.add(
         "Beside simpler models",
         charts.beside(rows, numbers.get("attainable_auc")),
