@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from mtl_rank.config import load_config
-from mtl_rank.data.cache import list_cache, prepared
+from mtl_rank.data.cache import clear_cache, list_cache, prepared
 from mtl_rank.errors import MtlRankError
 from mtl_rank.features.repository import open_repository
 from mtl_rank.progress import Silent
@@ -95,6 +96,28 @@ def test_another_process_finds_the_same_features(applied):
     ]
     assert "view price_match" in found[0]
     assert found[0] == found[1]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_cache import prepare
+import mtl_rank.data.cache as cache
+cache.encode_splits = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+prepare(Path(sys.argv[1]), ["ctr"])
+"""
+
+
+def test_what_a_killed_preparation_had_begun_is_removed(project):
+    folder = project / "cache"
+    words = [sys.executable, "-c", KILLED, project, Path(__file__).parent]
+    for remove in (lambda: clear_cache(project), lambda: prepare(project, ["ctr", "cvr"])):
+        assert subprocess.run(words, check=False).returncode == -9
+        assert len(list(folder.glob("*.partial"))) == 2
+        remove()
+        assert list(folder.glob("*.partial")) == []
+    assert len(list_cache(project)) == 1
 
 
 SAME_LABEL = {"tasks.dwell.label": "clicked", "tasks.dwell.transform": "none", "tasks.dwell.given": None}

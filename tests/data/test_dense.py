@@ -141,7 +141,7 @@ def test_moments_of_large_values_do_not_cancel():
     np.testing.assert_allclose(found, (values - values.mean()) / values.std(), atol=1e-4)
 
 
-@pytest.mark.parametrize("value", [float("inf"), -float("inf")])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), 1e200, -3.5e38])
 def test_infinities_are_refused_in_training_and_later(value):
     with pytest.raises(DataError, match=r"view\.x: holds infinite values"):
         encoded([1.0, value])
