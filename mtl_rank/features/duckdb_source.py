@@ -4,10 +4,9 @@ user_stats = DuckDBSource(name="user_stats", path="data/shop.duckdb", table="use
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import duckdb
 from feast.data_source import DataSource
@@ -29,7 +28,7 @@ from mtl_rank.features.relations import (
     readable,
     single_select,
 )
-from mtl_rank.features.sql import Engine, quote
+from mtl_rank.features.sql import Engine, operators, quote
 
 # Operators of DuckDB that read tables, or nothing. A constant or an empty result may be what became of another file.
 _IN_THE_FILE = {"SEQ_SCAN", "INDEX_SCAN", "DUMMY_SCAN", "CTE_SCAN", "REC_CTE_SCAN", "DELIM_SCAN", "RANGE"}
@@ -189,16 +188,8 @@ def reads_its_file_alone(source: DuckDBSource, base: Path) -> bool:
         if relation.position is not None:
             return True
         with in_catalog(con, relation.catalog):
-            ((_, plan),) = con.execute(f"EXPLAIN (FORMAT json) SELECT * FROM {relation.sql} AS s").fetchall()
-    return all(_leaves(node) <= _IN_THE_FILE for node in json.loads(plan))
-
-
-def _leaves(node: Mapping[str, Any]) -> set[str]:
-    """What a plan reads, by DuckDB's names of its operators."""
-    children = node.get("children")
-    if not children:
-        return {str(node["name"]).strip()}
-    return set().union(*map(_leaves, children))
+            found = operators(con, f"SELECT * FROM {relation.sql} AS s")
+            return all(name in _IN_THE_FILE for name, is_start in found if is_start)
 
 
 def attach(

@@ -17,7 +17,7 @@ from mtl_rank.errors import DataError, did_you_mean
 from mtl_rank.features.asof import instant
 from mtl_rank.features.entity_rows import read_rows
 from mtl_rank.features.sources import first_line
-from mtl_rank.features.sql import Engine, quote, quote_all
+from mtl_rank.features.sql import Engine, operators, quote, quote_all
 
 EVENT_TIMESTAMP = "event_timestamp"
 ROW_NUMBER = "mtlrank_row"
@@ -27,6 +27,11 @@ SNAPSHOT_FORMAT = "FORMAT parquet, COMPRESSION snappy, DICTIONARY_SIZE_LIMIT 100
 columns of many values takes a third of the writing."""
 
 _NARROWER = {"HUGEINT": "BIGINT", "UHUGEINT": "UBIGINT"}
+# Operators of DuckDB that hand on rows as they come, on any number of threads. Not ORDER BY: of ties it takes any.
+_KEEP_ORDER = {
+    *("SEQ_SCAN", "PARQUET_SCAN", "READ_PARQUET", "READ_CSV", "COLUMN_DATA_SCAN", "DUMMY_SCAN", "RANGE"),
+    *("EMPTY_RESULT", "PROJECTION", "FILTER", "UNNEST", "LIMIT", "STREAMING_LIMIT"),
+}
 # What Python has dates for; infinity is none.
 _POSSIBLE = "WHERE isfinite(event_timestamp) AND year(event_timestamp) BETWEEN 1 AND 9999"
 
@@ -56,7 +61,9 @@ def snapshot_rows(
     as_of: datetime | None = None,
     before: datetime | None = None,
 ) -> Snapshot:
-    """Copy `columns` and the event timestamp of entity rows to the parquet file `out`.
+    """Copy `columns` and the event timestamp of entity rows to the parquet file `out`, in their order.
+
+    Where a query gives its rows in another order each time that it runs, it is that of time and then of `columns`.
 
     rows: a table, or text: a parquet path, folder or glob, one SELECT for DuckDB, or `file.duckdb:table`;
         relative paths start at `base`.
@@ -83,9 +90,9 @@ def snapshot_rows(
         condition = "TRUE"
         if before is not None:
             condition, values["before"] = f"{time} IS NULL OR {time} < $before", before
-        selected.append(f"{time} AS {quote(EVENT_TIMESTAMP)}")
-        # The rows of a query may come in another order each time that it runs, and are to be the same input.
-        order = "ORDER BY ALL" if table.query else ""
+        selected.insert(0, f"{time} AS {quote(EVENT_TIMESTAMP)}")
+        # By time and then by all columns, so that equal rows are an equal input.
+        order = "ORDER BY ALL" if table.query and not _has_an_order(con) else ""
         con.execute(
             f"COPY (SELECT *, row_number() OVER () - 1 AS {quote(ROW_NUMBER)} FROM "
             f"(SELECT {', '.join(selected)} FROM {quote('rows')} WHERE {condition} {order})) "
@@ -139,6 +146,11 @@ def _select_list(
         else:
             raise DataError(f"{shown}: no column {column!r}; {did_you_mean(column, present)}")
     return selected, values
+
+
+def _has_an_order(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the rows of a query come in the order of what it reads, each time that it runs."""
+    return all(name in _KEEP_ORDER for name, _ in operators(con, f"SELECT * FROM {quote('rows')}"))
 
 
 def _exact(column: str, kind: str) -> str:

@@ -3,11 +3,13 @@
 Every identifier that reaches SQL text goes through `quote`; every value is a bound parameter.
 """
 
+import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -77,3 +79,14 @@ class Engine:
         if self.search_path is not None:
             con.execute("SET file_search_path = ?", [str(self.search_path)])
         return con
+
+
+def operators(con: duckdb.DuckDBPyConnection, sql: str) -> Iterator[tuple[str, bool]]:
+    """What DuckDB would do for a SELECT: the name of each operator, and whether it is one that others start from."""
+    ((_, plan),) = con.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
+    nodes: list[dict[str, Any]] = json.loads(plan)
+    while nodes:
+        node = nodes.pop()
+        children = node.get("children", [])
+        nodes += children
+        yield str(node["name"]).strip(), not children

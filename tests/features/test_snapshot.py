@@ -23,6 +23,15 @@ def test_a_query_is_the_same_input_each_time(tmp_path: Path) -> None:
     assert len(found) == 1
 
 
+def test_a_query_that_keeps_the_order_of_a_file_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "items.parquet"
+    items = [(7919 * i) % 400_009 for i in range(400_000)]
+    pd.DataFrame({"item": items}).to_parquet(path, row_group_size=20_000)
+    query = "SELECT item + 1 AS item FROM 'items.parquet' WHERE item % 3 > 0"
+    found = snapshot(query, tmp_path, "item", as_of=NOON)
+    assert pq.read_table(found.path)["item"].to_pylist() == [item + 1 for item in items if item % 3]
+
+
 def test_as_of_is_the_time_of_every_row_also_where_a_feature_reads_it(tmp_path: Path) -> None:
     rows = pd.DataFrame({"user": [1, 2], EVENT_TIMESTAMP: pd.to_datetime(["2026-03-01", "2026-03-02"])})
     for given in (rows, rows.drop(columns=EVENT_TIMESTAMP)):
