@@ -18,13 +18,14 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
+from mtl_rank.durable import appearing, sync_folder
 from mtl_rank.errors import ScoresError
 from mtl_rank.features.sql import Engine, quote
 from mtl_rank.scoring.database import Patience
 from mtl_rank.scoring.holder import LONGEST_PAUSE_FOR_A_JOB, Holder, JobHeld
 from mtl_rank.scoring.ledger import Chunk, Details, JobState, check_chunks
 from mtl_rank.scoring.parquet_target import DATE, NOTE, JobFolder, ParquetTarget, parquet_jobs, published
-from mtl_rank.scoring.publish import appearing, link_tree, locked, put_folder, remove_tree, try_lock
+from mtl_rank.scoring.publish import link_tree, locked, put_back, put_folder, remove_tree, try_lock
 from mtl_rank.scoring.table import ScoresSchema
 
 _FORMAT = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{NOTE}: $note}}"
@@ -56,7 +57,6 @@ class ParquetSink:
         self._replace = replace
         self._patience = patience or Patience()
         self._folder = JobFolder(target.work / job_id)
-        self._publish_lock = target.work / "publish.lock"
         self._committed: dict[int, tuple[Chunk, Details]] = {}
         self._finished = False
         self._lock: int | None = None
@@ -82,6 +82,8 @@ class ParquetSink:
         self._refuse_names()
         if not self.target.path.parent.is_dir():
             raise ScoresError(f"the folder {self.target.path.parent} does not exist: create it first")
+        with _mendable(self.target):
+            self._put_back()
         self._finished = self.job_id in published(self.target)
         if self._finished and not self.target.work.exists():
             return
@@ -235,13 +237,15 @@ class ParquetSink:
             self._copy(con, f"SELECT * FROM {quote('chunks')}", _FORMAT, path, note)
         if self._replace:
             whole.replace(self.target.path)
-            return
-        try:
-            # A link, unlike a rename, never takes the place of a file made at the same moment.
-            os.link(whole, self.target.path)
-        except FileExistsError:
-            self._refuse_misfit()
-            raise
+        else:
+            try:
+                # A link, unlike a rename, never takes the place of a file made at the same moment.
+                os.link(whole, self.target.path)
+            except FileExistsError:
+                self._refuse_misfit()
+                raise
+        # The chunks go now: the name must be on the disk before.
+        sync_folder(self.target.path.parent)
 
     def _publish_folder(self, note: str) -> None:
         new = self._folder.path / "new"
@@ -255,11 +259,18 @@ class ParquetSink:
         for path in new.rglob("*.parquet"):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        with locked(self._publish_lock):
+        with locked(self.target.publish_lock):
+            put_back(self.target.path, self.target.away)
             self._refuse_misfit()
             if not self._replace and self.target.path.exists():
                 link_tree(self.target.path, new)
-            put_folder(new, self.target.path)
+            put_folder(new, self.target.path, self.target.away)
+
+    def _put_back(self) -> None:
+        """A folder that a killed job moved away, and did not replace, is the scores that are there."""
+        if self.target.away.exists():
+            with locked(self.target.publish_lock):
+                put_back(self.target.path, self.target.away)
 
     def _copy(
         self,
@@ -281,11 +292,11 @@ class ParquetSink:
         self._let_go()
         try:
             # Only its holder may remove a lock: others would go on with the file that was removed.
-            lock = try_lock(self._publish_lock)
+            lock = try_lock(self.target.publish_lock)
         except (BlockingIOError, FileNotFoundError):
             return
         with suppress(OSError):
-            self._publish_lock.unlink()
+            self.target.publish_lock.unlink()
             self.target.work.rmdir()
         os.close(lock)
 

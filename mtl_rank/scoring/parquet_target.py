@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtl_rank.durable import PARTIAL, appearing
 from mtl_rank.errors import ScoresError
 from mtl_rank.scoring.holder import Holder
 from mtl_rank.scoring.ledger import Chunk, JobState
@@ -33,6 +34,16 @@ class ParquetTarget:
     def work(self) -> Path:
         """Where jobs that are not finished keep their chunks."""
         return self.path.with_name(f".{self.path.name}.jobs")
+
+    @property
+    def publish_lock(self) -> Path:
+        """Held by whoever changes which files are there."""
+        return self.work / "publish.lock"
+
+    @property
+    def away(self) -> Path:
+        """Where a folder is while another takes its place, on file systems that cannot exchange two."""
+        return self.work / "moved-away"
 
     def files(self) -> list[Path]:
         """The files of scores that are there.
@@ -68,12 +79,11 @@ class JobFolder:
     def begin(self, note: Mapping[str, Any], holder: Holder) -> None:
         """Make the folder, and say in it what the job is and who works on it."""
         self.path.mkdir(exist_ok=True)
-        for partial in self.path.glob("*.partial"):
+        for partial in self.path.glob(f"*{PARTIAL}"):
             partial.unlink()
         document = json.dumps({**note, "holder": asdict(holder)})
-        new = self.path / f"{_JOB_FILE}.partial"
-        new.write_text(document, encoding="utf-8")
-        new.replace(self.path / _JOB_FILE)
+        with appearing(self.path / _JOB_FILE) as new:
+            new.write_text(document, encoding="utf-8")
 
     def note(self) -> dict[str, Any] | None:
         """What `begin` said; None when the job was killed before, or has ended meanwhile."""

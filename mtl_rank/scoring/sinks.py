@@ -57,7 +57,8 @@ def open_target(to: Path | str, table: str | None = None) -> Target:
         return ScoresTarget(path, "scores" if table is None else table)
     if table is not None:
         raise ConfigError(f"--table {table}: only a DuckDB file has tables, {to} is parquet")
-    return ParquetTarget(path, is_folder)
+    # What is published takes the place of a name: it must be the name of the scores and not a link to them.
+    return ParquetTarget(path.resolve() if path.is_symlink() else path, is_folder)
 
 
 def open_sink(

@@ -15,6 +15,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from mtl_rank.data.prepare import serving_columns
+from mtl_rank.durable import appearing
 from mtl_rank.errors import ConfigError, DataError, did_you_mean
 from mtl_rank.features.entity_rows import read_rows
 from mtl_rank.features.online import read_online, retrieve_online
@@ -29,7 +30,6 @@ from mtl_rank.scoring.candidates import (
     snapshot_list,
 )
 from mtl_rank.scoring.ledger import Chunk
-from mtl_rank.scoring.publish import appearing
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _PAIRS_PER_ROW_OF_A_CHUNK = 8
