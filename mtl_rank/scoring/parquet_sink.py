@@ -23,8 +23,16 @@ from mtl_rank.errors import ScoresError
 from mtl_rank.features.sql import Engine, quote
 from mtl_rank.scoring.database import Patience
 from mtl_rank.scoring.holder import LONGEST_PAUSE_FOR_A_JOB, Holder, JobHeld
-from mtl_rank.scoring.ledger import Chunk, Details, JobState, check_chunks
-from mtl_rank.scoring.parquet_target import DATE, NOTE, JobFolder, ParquetTarget, parquet_jobs, published
+from mtl_rank.scoring.ledger import Chunk, Details, JobState, check_chunks, refuse_added
+from mtl_rank.scoring.parquet_target import (
+    DATE,
+    NOTE,
+    JobFolder,
+    ParquetTarget,
+    parquet_jobs,
+    published,
+    remove_abandoned,
+)
 from mtl_rank.scoring.publish import link_tree, locked, put_back, put_folder, remove_tree, try_lock
 from mtl_rank.scoring.table import ScoresSchema
 
@@ -76,15 +84,16 @@ class ParquetSink:
         """Check that the target can take the scores and claim the job; a finished job is left as it is.
 
         Raises:
-            ScoresError: the target does not fit or cannot be written, or the same job runs elsewhere and did not end
-                within `patience.job` seconds, naming who holds it.
+            ScoresError: the target does not fit or cannot be written; the job replaced the scores before and others
+                have added to them since; or the same job runs elsewhere and did not end within `patience.job`
+                seconds, naming who holds it.
         """
         self._refuse_names()
         if not self.target.path.parent.is_dir():
             raise ScoresError(f"the folder {self.target.path.parent} does not exist: create it first")
         with _mendable(self.target):
             self._put_back()
-        self._finished = self.job_id in published(self.target)
+        self._look_for_end()
         if self._finished and not self.target.work.exists():
             return
         if not self._finished:
@@ -94,9 +103,9 @@ class ParquetSink:
                 self._claim, JobHeld, self._patience.job, LONGEST_PAUSE_FOR_A_JOB
             )
             # Whoever held the job until now may have finished it, and been killed before it tidied up.
-            self._finished = self.job_id in published(self.target)
-            if self._finished:
+            if self.job_id in published(self.target):
                 self._clear()
+                self._look_for_end()
                 return
             self._me = Holder.here()
             self._folder.begin(self._note(details=dict(self.details)), self._me)
@@ -166,6 +175,8 @@ class ParquetSink:
             publish = self._publish_folder if self.target.is_folder else self._publish_file
             publish(json.dumps(note))
             self._finished = True
+            if self._replace:
+                remove_abandoned(self.target)
             self._clear()
 
     def chunk_details(self) -> list[Details]:
@@ -176,7 +187,7 @@ class ParquetSink:
         """All jobs whose scores are there or under way, the last one at work first."""
         return parquet_jobs(self.target)
 
-    def state(self) -> JobState | None:
+    def state(self, limit: float | None = None) -> JobState | None:  # noqa: ARG002, files are not waited for
         """This job as its files have it; None before it began."""
         return next((job for job in self.jobs() if job.job_id == self.job_id), None)
 
@@ -191,6 +202,12 @@ class ParquetSink:
 
     def _note(self, **facts: Any) -> dict[str, Any]:
         return {"job_id": self.job_id, "run_id": self.run_id, "replace": self._replace, **facts}
+
+    def _look_for_end(self) -> None:
+        there = published(self.target).keys()
+        self._finished = self.job_id in there
+        if self._finished and self._replace:
+            refuse_added(self.job_id, self.target, there - {self.job_id})
 
     def _claim(self) -> int:
         while True:

@@ -1,7 +1,9 @@
 """Scores in parquet and the jobs that are in them: every file says itself which job wrote it."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +16,12 @@ from mtl_rank.durable import PARTIAL, appearing
 from mtl_rank.errors import ScoresError
 from mtl_rank.scoring.holder import Holder
 from mtl_rank.scoring.ledger import Chunk, JobState
+from mtl_rank.scoring.publish import remove_tree, try_lock
 
 NOTE = "mtlrank"
 DATE = "date"
 _JOB_FILE = "job.json"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class JobFolder:
 
     @property
     def lock(self) -> Path:
-        return self.path.with_suffix(".lock")
+        return self.path.with_suffix(_LOCK)
 
     def begin(self, note: Mapping[str, Any], holder: Holder) -> None:
         """Make the folder, and say in it what the job is and who works on it."""
@@ -107,6 +111,19 @@ class JobFolder:
         return found
 
 
+def remove_abandoned(target: ParquetTarget) -> None:
+    """Remove what jobs left that nobody works on; one that is run again begins anew."""
+    locks = {path.with_suffix(_LOCK) for path in target.work.iterdir()}
+    for lock in locks - {target.publish_lock, target.away.with_suffix(_LOCK)}:
+        try:
+            held = try_lock(lock)
+        except BlockingIOError:
+            continue
+        remove_tree(lock.with_suffix(""))
+        lock.unlink(missing_ok=True)
+        os.close(held)
+
+
 def job_of_file(path: Path) -> str | None:
     """The job that wrote a file of a folder, from its name `<job>-0.parquet`; None when that is no such name."""
     job_id, dash, number = path.stem.rpartition("-")
@@ -137,6 +154,13 @@ def published(target: ParquetTarget) -> dict[str, JobState]:
     Raises:
         ScoresError: something there is no scores.
     """
+    while True:
+        with suppress(FileNotFoundError):
+            return _published(target)
+        # Another job has published between the look at the names and that at the files.
+
+
+def _published(target: ParquetTarget) -> dict[str, JobState]:
     found: dict[str, JobState] = {}
     for path in target.files():
         if target.is_folder and job_of_file(path) in found:

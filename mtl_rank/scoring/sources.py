@@ -26,6 +26,7 @@ from mtl_rank.features.sql import Engine, quote
 from mtl_rank.scoring.candidates import (
     CandidateRules,
     chunks_of_keys,
+    copying,
     even_chunks,
     snapshot_list,
 )
@@ -198,7 +199,7 @@ class _Pairs:
         select = [f"u.{quote(name)}" for name in self.users.columns if name != ROW_NUMBER]
         select += [f"i.{quote(name)}" for name in of_items]
         first = chunk.first_row // self.items.rows
-        with Engine().connect() as con:
+        with copying("the pairs"), Engine().connect() as con:
             con.read_parquet(glob.escape(str(self.users.path))).create_view("u")
             con.read_parquet(glob.escape(str(self.items.path))).create_view("i")
             con.execute(

@@ -12,6 +12,7 @@ from processes import processes
 
 from mtl_rank.scoring import publish
 from mtl_rank.scoring.ledger import Chunk
+from mtl_rank.scoring.parquet_target import parquet_jobs
 
 
 @pytest.fixture
@@ -142,3 +143,20 @@ def test_jobs_that_finish_at_once_are_all_there(folder):
         assert_holds(folder, *job_ids)
         assert left_behind(folder) == []
         shutil.rmtree(folder.path)
+
+
+def replace_often(target, times):
+    for number in range(times):
+        write_job(target, f"j{number}", replace=True)
+
+
+def test_jobs_are_listed_while_others_publish(folder):
+    write_job(folder, "old")
+    process = processes.Process(target=replace_often, args=(folder, 12))
+    process.start()
+    listed = set()
+    while process.is_alive():
+        listed |= {job.job_id for job in parquet_jobs(folder) if job.state == "finished"}
+    process.join()
+    assert process.exitcode == 0
+    assert len(listed) > 3

@@ -128,6 +128,21 @@ def test_a_job_that_was_given_up_is_listed_and_continues(target):
     assert_holds(target, "a")
 
 
+def test_a_replacement_clears_away_the_jobs_that_were_given_up(target):
+    with sink_of(target, "given up") as sink:
+        sink.commit(Chunk(0, 0, ROWS), scores_of("given up", 0))
+    with sink_of(target, "running") as sink:
+        sink.commit(Chunk(0, 0, ROWS), scores_of("running", 0))
+        write_job(target, "new", replace=True)
+        assert {job.job_id: job.state for job in parquet_jobs(target)} == {
+            "new": "finished",
+            "running": "running",
+        }
+    write_job(target, "newer", replace=True)
+    assert left_behind(target) == []
+    assert_holds(target, "newer")
+
+
 def test_scores_with_other_columns_are_refused(folder):
     write_job(folder)
     other = ScoresSchema({"user id": "VARCHAR", "item_id": "VARCHAR"}, ("ctr",))
