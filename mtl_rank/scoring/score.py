@@ -217,7 +217,7 @@ def _ranking(predictor: Predictor, repository: FeatureRepository, options: Score
     if not per:
         raise ConfigError("--rank-by: the feature service has no join key; say --per COLUMN")
     expression = RankExpression.parse(options.rank_by, [*predictor.outputs, *options.carry])
-    return Ranking(expression, per, options.top_k)
+    return Ranking(expression, per, options.top_k, tuple(keys))
 
 
 def _schema(

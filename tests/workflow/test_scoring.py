@@ -12,6 +12,7 @@ from harness import mtlrank
 
 import mtl_rank as mr
 from mtl_rank.runs import find_run
+from mtl_rank.scoring.ray_engine import parts_folder
 
 CANDIDATES = "data/candidates.parquet"
 KEYS = ["user_id", "item_id", "category_id", "event_timestamp"]
@@ -97,6 +98,17 @@ def test_a_replacement_that_others_have_added_to_is_refused_and_made_anew_by_a_w
         assert f"job {added.job_id} has added to them since: nothing was changed" in refused.err
         assert mtlrank(*arguments, "--again", "monday", cwd=trained).code == 0
         assert [job["rows"] for job in documents(to, "finished")] == [wanted.height]
+
+
+def test_what_a_killed_driver_left_of_a_finished_job_goes_with_the_next_run(
+    trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.duckdb"
+    parts = parts_folder(path, mr.score(trained, candidates=CANDIDATES, to=path).job_id)
+    parts.mkdir()
+    (parts / "chunk-00000000.parquet").touch()
+    assert mr.score(trained, candidates=CANDIDATES, to=path).already_finished
+    assert not parts.exists()
 
 
 def documents(to: Path | str, state: str) -> list[dict[str, Any]]:
