@@ -2,19 +2,21 @@
 
 import fcntl
 import json
-import os
 import platform
 import secrets
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mtl_rank.config import ProjectConfig, parse_config
+from mtl_rank.durable import appearing
 from mtl_rank.errors import RunError, did_you_mean
 
 RUNS = "runs"
@@ -22,6 +24,7 @@ RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "inter
 KILLED = "killed"
 _LOCK = "lock"
 _LISTED = ("status", "tasks", "model", "weighting")
+_LONGEST_LOOK = 1.0
 _PACKAGES = ("mtl-rank", "torch", "lightning", "feast", "duckdb", "polars", "numpy")
 
 
@@ -63,10 +66,12 @@ class Run:
     def held(self) -> Iterator[None]:
         """Be the only process that trains this run. Raises RunError when another one is at it."""
         with (self.folder / _LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(f"run {self.id} is being trained by another process") from None
+            # Whoever lists runs has the lock too, for a moment.
+            deadline = time.monotonic() + _LONGEST_LOOK
+            while not _locked(file):
+                if time.monotonic() > deadline:
+                    raise RunError(f"run {self.id} is being trained by another process")
+                time.sleep(_LONGEST_LOOK / 50)
             yield
 
     def status(self) -> str:
@@ -161,7 +166,6 @@ def create_run(project: Path, config: ProjectConfig) -> Run:
         folder.mkdir(parents=True)
     except OSError as error:
         raise RunError(f"{folder} cannot be made: {error.strerror}") from None
-    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     facts = {
         "id": folder.name,
         "status": RUNNING,
@@ -174,7 +178,15 @@ def create_run(project: Path, config: ProjectConfig) -> Run:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "git_commit": _git_commit(project),
     }
-    write_json(folder / "run.json", facts)
+    try:
+        (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+        write_json(folder / "run.json", facts)
+    except BaseException as error:
+        # Without run.json it is no run, and nothing would ever list or remove it.
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise RunError(f"{folder} cannot be made: {error.strerror}") from None
+        raise
     return Run(folder)
 
 
@@ -236,9 +248,18 @@ def _named(runs: list[Run], name: str) -> Run:
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Replace a JSON file in one step: readers see the old or the new one."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(document, indent=2, allow_nan=False, default=str), encoding="utf-8")
-    partial.replace(path)
+    text = json.dumps(document, indent=2, allow_nan=False, default=str)
+    with appearing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock a file for this process alone; False when others have it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _git_commit(folder: Path) -> str | None:

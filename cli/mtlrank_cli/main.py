@@ -1,8 +1,12 @@
 """The application: its commands, the global option, and what becomes of errors."""
 
 import errno
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -27,7 +31,7 @@ from mtlrank_cli.commands import (
 )
 from mtlrank_cli.startup import skip_rewriting_feast
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 app = typer.Typer(
@@ -62,7 +66,9 @@ for module in (
 
 
 def main() -> None:
-    """Exit 0: done. 2: something the user can mend, told in a line or two. 130: stopped by Ctrl-C. 1: a bug."""
+    """Exit 0: done. 2: something the user can mend, told in a line or two. 130, 143: stopped by Ctrl-C, by SIGTERM.
+    1: a bug.
+    """
     try:
         code = _run()
     except MtlRankError as error:
@@ -77,7 +83,7 @@ def main() -> None:
         if error.errno not in _NOT_ALLOWED:
             raise
         _fail(f"{error.filename}: {error.strerror}")
-    if code == INTERRUPTED:
+    if code in (INTERRUPTED, TERMINATED):
         sys.stderr.write("mtlrank: stopped\n")
     sys.exit(code)
 
@@ -91,12 +97,34 @@ def _run() -> int:
     from mtl_rank.features.interrupts import interrupt_queries, interruptible
 
     skip_rewriting_feast()
+    with _terminable() as terminated:
+        try:
+            with interrupt_queries(), interruptible():
+                code = app(standalone_mode=False)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+    # Typer has made this code of most KeyboardInterrupts.
+    return TERMINATED if terminated and code == INTERRUPTED else code
+
+
+@contextmanager
+def _terminable() -> Iterator[list[int]]:
+    """SIGTERM ends the work as Ctrl-C does: temporary files go, jobs are given up. Yields those that came."""
+    came: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL:
+        yield came
+        return
+    signal.signal(signal.SIGTERM, stop)
     try:
-        with interrupt_queries(), interruptible():
-            code = app(standalone_mode=False)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return code
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str) -> NoReturn:

@@ -7,7 +7,7 @@ the work, Ctrl-C is not seen before the query ends, which may be hours.
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from weakref import WeakSet
@@ -33,12 +33,14 @@ def watched(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def interrupt_queries() -> Iterator[None]:
-    """Ctrl-C ends the queries of this process at once, whichever thread they are in.
+    """Ctrl-C ends the queries of this process at once, whichever thread they are in; so does a SIGTERM that is handled.
 
-    For a program, around all of its work, in the main thread. Where Ctrl-C is ignored, it stays ignored.
+    For a program, around all of its work, in the main thread. A signal that is ignored, or ends the process by itself,
+    does so as before.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before):
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in found.items() if callable(handler)}
+    if not before:
         yield
         return
     heard, written = socket.socketpair()
@@ -49,23 +51,27 @@ def interrupt_queries() -> Iterator[None]:
             written.send(_ANSWER)
         # DuckDB may have called this: it then waits for its other threads, which must be told.
         _interrupt()
-        before(number, frame)
+        before[signal.Signals(number)](number, frame)
 
-    listener = threading.Thread(target=_listen, args=(heard, react), name="ctrl-c", daemon=True)
+    listener = threading.Thread(target=_listen, args=(heard, before, react), name="ctrl-c", daemon=True)
     with heard, written:
         listener.start()
-        signal.signal(signal.SIGINT, react)
+        for number in before:
+            signal.signal(number, react)
         others = signal.set_wakeup_fd(written.fileno(), warn_on_full_buffer=False)
         try:
             yield
         finally:
             signal.set_wakeup_fd(others)
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             written.shutdown(socket.SHUT_WR)
             listener.join()
 
 
-def _listen(heard: socket.socket, handler: Callable[[int, FrameType | None], None]) -> None:
+def _listen(
+    heard: socket.socket, signals: Collection[int], handler: Callable[[int, FrameType | None], None]
+) -> None:
     """Interrupt queries until the handler answers; the signal itself writes its number, whatever Python is at."""
     unanswered = False
     while True:
@@ -78,9 +84,11 @@ def _listen(heard: socket.socket, handler: Callable[[int, FrameType | None], Non
         if not numbers:
             return
         for number in numbers:
-            if number in (signal.SIGINT, *_ANSWER):
+            if number in _ANSWER:
+                unanswered = False
+            elif number in signals:
                 # A training has a handler of its own, and no query.
-                unanswered = number == signal.SIGINT and signal.getsignal(signal.SIGINT) is handler
+                unanswered = signal.getsignal(number) is handler
 
 
 def _interrupt() -> None:

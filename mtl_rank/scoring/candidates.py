@@ -1,7 +1,8 @@
 """The rows to score, checked and numbered: no key is missing, and duplicates are as the caller wants them."""
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from mtl_rank.features.snapshot import (
     open_snapshot,
     snapshot_rows,
 )
+from mtl_rank.features.sources import first_line
 from mtl_rank.features.sql import Engine, quote, quote_all
 from mtl_rank.scoring.ledger import Chunk
 
@@ -80,7 +82,7 @@ def snapshot_list(
     """
     snapshot = snapshot_rows(rows, project, columns, out, defaults=defaults, as_of=as_of)
     shown = rows if isinstance(rows, str) else "the table"
-    with Engine().connect() as con:
+    with copying(shown), Engine().connect() as con:
         con.read_parquet(glob.escape(str(out))).create_view(_VIEW)
         condition = _kept(con, snapshot, keys, rules, shown)
         if condition is None and not sort:
@@ -97,6 +99,17 @@ def snapshot_list(
     out.unlink()
     left = open_snapshot(checked, shown)
     return RowList(left, snapshot.rows - left.rows)
+
+
+@contextmanager
+def copying(shown: str) -> Iterator[None]:
+    """Turn what DuckDB says of rows on their way to a temporary file, such as a full disk, into a DataError."""
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise
+    except duckdb.Error as error:
+        raise DataError(f"{shown}: {first_line(error)}") from error
 
 
 def even_chunks(rows: int, size: int) -> list[Chunk]:

@@ -14,6 +14,9 @@ LEASE = timedelta(minutes=30)
 LONGEST_PAUSE_FOR_A_JOB = 2.0
 """Seconds between two looks at a job that somebody else holds."""
 
+# Of the host itself; Linux gives it this number always (include/linux/proc_ns.h).
+_FIRST_NAMESPACE = 0xEFFFFFFC
+
 _TOKENS_OF_THIS_PROCESS: set[str] = set()
 
 
@@ -23,7 +26,11 @@ class JobHeld(Exception):
 
 @dataclass(frozen=True)
 class Holder:
-    """One claim on a job. started: when the process began, in the system's own spelling. token: this claim."""
+    """One claim on a job.
+
+    host: whose process numbers `pid` is one of, as `this_host` names it. started: when the process began, in the
+    system's own spelling. token: this claim.
+    """
 
     host: str
     pid: int
@@ -34,7 +41,7 @@ class Holder:
     def here(cls) -> "Holder":
         """A new claim by this process. `let_go` ends it."""
         pid = os.getpid()
-        holder = cls(socket.gethostname(), pid, started_at(pid) or "", uuid4().hex)
+        holder = cls(this_host(), pid, started_at(pid) or "", uuid4().hex)
         _TOKENS_OF_THIS_PROCESS.add(holder.token)
         return holder
 
@@ -44,7 +51,7 @@ class Holder:
 
     def is_alive(self, last_seen: datetime) -> bool:
         """Whether the claim may still be worked on. last_seen: its last commit, in UTC."""
-        if self.host != socket.gethostname():
+        if self.host != this_host():
             return datetime.now(UTC) - last_seen < LEASE
         if started_at(self.pid) != self.started:
             return False
@@ -52,6 +59,16 @@ class Holder:
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+def this_host() -> str:
+    """The name of this host; in a container with process numbers of its own, which may share the name, these too."""
+    name = socket.gethostname()
+    try:
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return name
+    return name if namespace == _FIRST_NAMESPACE else f"{name} (container {namespace})"
 
 
 def started_at(pid: int) -> str | None:

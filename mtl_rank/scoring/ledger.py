@@ -6,7 +6,7 @@ left, `finished`, or `replaced` when its scores are gone because another job or 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -56,6 +56,18 @@ def check_chunks(job_id: str, committed: Mapping[int, Chunk], count: int) -> Non
         row += chunk.rows
     if len(committed) != count:
         raise ValueError(f"job {job_id} has {len(committed)} chunks, not {count}")
+
+
+def refuse_added(job_id: str, target: object, others: Collection[str]) -> None:
+    """For a finished job that replaced all scores: raise ScoresError when `others` have added to them since.
+
+    To say that nothing is left to do would be wrong, and to replace what was added, on a mere retry, worse.
+    """
+    if others:
+        raise ScoresError(
+            f"job {job_id} replaced all scores of {target} before, and job {min(others)} has added to them since: "
+            "nothing was changed.\nTo replace those too make it another job: --replace --again WORD"
+        )
 
 
 @dataclass(frozen=True)
@@ -238,6 +250,16 @@ class Ledger:
             f"SELECT 1 FROM {self._table} WHERE chunk = {_JOB} AND state IN ('appending', 'finished') LIMIT 1"
         )
         return self.exists(con) and con.execute(written).fetchone() is not None
+
+    def added(self, con: duckdb.DuckDBPyConnection, but: str) -> list[str]:
+        """The jobs that have scores in the table, save one."""
+        rows = con.execute(
+            f"SELECT DISTINCT job.job_id FROM {self._table} AS job JOIN {self._table} AS part USING (job_id) "
+            f"WHERE job.chunk = {_JOB} AND job.state IN ('appending', 'finished') AND part.chunk <> {_JOB} "
+            "AND job.job_id <> ?",
+            [but],
+        ).fetchall()
+        return [job_id for (job_id,) in rows]
 
     def retire(self, con: duckdb.DuckDBPyConnection, but: str | None = None) -> None:
         """The scores table is gone: every job whose scores were in it, save one, is `replaced` and locked out."""

@@ -18,13 +18,22 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
+from mtl_rank.durable import appearing, sync_folder
 from mtl_rank.errors import ScoresError
 from mtl_rank.features.sql import Engine, quote
 from mtl_rank.scoring.database import Patience
 from mtl_rank.scoring.holder import LONGEST_PAUSE_FOR_A_JOB, Holder, JobHeld
-from mtl_rank.scoring.ledger import Chunk, Details, JobState, check_chunks
-from mtl_rank.scoring.parquet_target import DATE, NOTE, JobFolder, ParquetTarget, parquet_jobs, published
-from mtl_rank.scoring.publish import appearing, link_tree, locked, put_folder, remove_tree, try_lock
+from mtl_rank.scoring.ledger import Chunk, Details, JobState, check_chunks, refuse_added
+from mtl_rank.scoring.parquet_target import (
+    DATE,
+    NOTE,
+    JobFolder,
+    ParquetTarget,
+    parquet_jobs,
+    published,
+    remove_abandoned,
+)
+from mtl_rank.scoring.publish import link_tree, locked, put_back, put_folder, remove_tree, try_lock
 from mtl_rank.scoring.table import ScoresSchema
 
 _FORMAT = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{NOTE}: $note}}"
@@ -56,7 +65,6 @@ class ParquetSink:
         self._replace = replace
         self._patience = patience or Patience()
         self._folder = JobFolder(target.work / job_id)
-        self._publish_lock = target.work / "publish.lock"
         self._committed: dict[int, tuple[Chunk, Details]] = {}
         self._finished = False
         self._lock: int | None = None
@@ -76,13 +84,16 @@ class ParquetSink:
         """Check that the target can take the scores and claim the job; a finished job is left as it is.
 
         Raises:
-            ScoresError: the target does not fit or cannot be written, or the same job runs elsewhere and did not end
-                within `patience.job` seconds, naming who holds it.
+            ScoresError: the target does not fit or cannot be written; the job replaced the scores before and others
+                have added to them since; or the same job runs elsewhere and did not end within `patience.job`
+                seconds, naming who holds it.
         """
         self._refuse_names()
         if not self.target.path.parent.is_dir():
             raise ScoresError(f"the folder {self.target.path.parent} does not exist: create it first")
-        self._finished = self.job_id in published(self.target)
+        with _mendable(self.target):
+            self._put_back()
+        self._look_for_end()
         if self._finished and not self.target.work.exists():
             return
         if not self._finished:
@@ -92,9 +103,9 @@ class ParquetSink:
                 self._claim, JobHeld, self._patience.job, LONGEST_PAUSE_FOR_A_JOB
             )
             # Whoever held the job until now may have finished it, and been killed before it tidied up.
-            self._finished = self.job_id in published(self.target)
-            if self._finished:
+            if self.job_id in published(self.target):
                 self._clear()
+                self._look_for_end()
                 return
             self._me = Holder.here()
             self._folder.begin(self._note(details=dict(self.details)), self._me)
@@ -164,6 +175,8 @@ class ParquetSink:
             publish = self._publish_folder if self.target.is_folder else self._publish_file
             publish(json.dumps(note))
             self._finished = True
+            if self._replace:
+                remove_abandoned(self.target)
             self._clear()
 
     def chunk_details(self) -> list[Details]:
@@ -174,7 +187,7 @@ class ParquetSink:
         """All jobs whose scores are there or under way, the last one at work first."""
         return parquet_jobs(self.target)
 
-    def state(self) -> JobState | None:
+    def state(self, limit: float | None = None) -> JobState | None:  # noqa: ARG002, files are not waited for
         """This job as its files have it; None before it began."""
         return next((job for job in self.jobs() if job.job_id == self.job_id), None)
 
@@ -189,6 +202,12 @@ class ParquetSink:
 
     def _note(self, **facts: Any) -> dict[str, Any]:
         return {"job_id": self.job_id, "run_id": self.run_id, "replace": self._replace, **facts}
+
+    def _look_for_end(self) -> None:
+        there = published(self.target).keys()
+        self._finished = self.job_id in there
+        if self._finished and self._replace:
+            refuse_added(self.job_id, self.target, there - {self.job_id})
 
     def _claim(self) -> int:
         while True:
@@ -235,13 +254,15 @@ class ParquetSink:
             self._copy(con, f"SELECT * FROM {quote('chunks')}", _FORMAT, path, note)
         if self._replace:
             whole.replace(self.target.path)
-            return
-        try:
-            # A link, unlike a rename, never takes the place of a file made at the same moment.
-            os.link(whole, self.target.path)
-        except FileExistsError:
-            self._refuse_misfit()
-            raise
+        else:
+            try:
+                # A link, unlike a rename, never takes the place of a file made at the same moment.
+                os.link(whole, self.target.path)
+            except FileExistsError:
+                self._refuse_misfit()
+                raise
+        # The chunks go now: the name must be on the disk before.
+        sync_folder(self.target.path.parent)
 
     def _publish_folder(self, note: str) -> None:
         new = self._folder.path / "new"
@@ -255,11 +276,18 @@ class ParquetSink:
         for path in new.rglob("*.parquet"):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        with locked(self._publish_lock):
+        with locked(self.target.publish_lock):
+            put_back(self.target.path, self.target.away)
             self._refuse_misfit()
             if not self._replace and self.target.path.exists():
                 link_tree(self.target.path, new)
-            put_folder(new, self.target.path)
+            put_folder(new, self.target.path, self.target.away)
+
+    def _put_back(self) -> None:
+        """A folder that a killed job moved away, and did not replace, is the scores that are there."""
+        if self.target.away.exists():
+            with locked(self.target.publish_lock):
+                put_back(self.target.path, self.target.away)
 
     def _copy(
         self,
@@ -281,11 +309,11 @@ class ParquetSink:
         self._let_go()
         try:
             # Only its holder may remove a lock: others would go on with the file that was removed.
-            lock = try_lock(self._publish_lock)
+            lock = try_lock(self.target.publish_lock)
         except (BlockingIOError, FileNotFoundError):
             return
         with suppress(OSError):
-            self._publish_lock.unlink()
+            self.target.publish_lock.unlink()
             self.target.work.rmdir()
         os.close(lock)
 

@@ -1,7 +1,9 @@
 """Scores in parquet and the jobs that are in them: every file says itself which job wrote it."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtl_rank.durable import PARTIAL, appearing
 from mtl_rank.errors import ScoresError
 from mtl_rank.scoring.holder import Holder
 from mtl_rank.scoring.ledger import Chunk, JobState
+from mtl_rank.scoring.publish import remove_tree, try_lock
 
 NOTE = "mtlrank"
 DATE = "date"
 _JOB_FILE = "job.json"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,16 @@ class ParquetTarget:
     def work(self) -> Path:
         """Where jobs that are not finished keep their chunks."""
         return self.path.with_name(f".{self.path.name}.jobs")
+
+    @property
+    def publish_lock(self) -> Path:
+        """Held by whoever changes which files are there."""
+        return self.work / "publish.lock"
+
+    @property
+    def away(self) -> Path:
+        """Where a folder is while another takes its place, on file systems that cannot exchange two."""
+        return self.work / "moved-away"
 
     def files(self) -> list[Path]:
         """The files of scores that are there.
@@ -63,17 +78,16 @@ class JobFolder:
 
     @property
     def lock(self) -> Path:
-        return self.path.with_suffix(".lock")
+        return self.path.with_suffix(_LOCK)
 
     def begin(self, note: Mapping[str, Any], holder: Holder) -> None:
         """Make the folder, and say in it what the job is and who works on it."""
         self.path.mkdir(exist_ok=True)
-        for partial in self.path.glob("*.partial"):
+        for partial in self.path.glob(f"*{PARTIAL}"):
             partial.unlink()
         document = json.dumps({**note, "holder": asdict(holder)})
-        new = self.path / f"{_JOB_FILE}.partial"
-        new.write_text(document, encoding="utf-8")
-        new.replace(self.path / _JOB_FILE)
+        with appearing(self.path / _JOB_FILE) as new:
+            new.write_text(document, encoding="utf-8")
 
     def note(self) -> dict[str, Any] | None:
         """What `begin` said; None when the job was killed before, or has ended meanwhile."""
@@ -95,6 +109,19 @@ class JobFolder:
             chunk = Chunk(**note["chunk"])
             found[chunk.number] = (chunk, note["details"])
         return found
+
+
+def remove_abandoned(target: ParquetTarget) -> None:
+    """Remove what jobs left that nobody works on; one that is run again begins anew."""
+    locks = {path.with_suffix(_LOCK) for path in target.work.iterdir()}
+    for lock in locks - {target.publish_lock, target.away.with_suffix(_LOCK)}:
+        try:
+            held = try_lock(lock)
+        except BlockingIOError:
+            continue
+        remove_tree(lock.with_suffix(""))
+        lock.unlink(missing_ok=True)
+        os.close(held)
 
 
 def job_of_file(path: Path) -> str | None:
@@ -127,6 +154,13 @@ def published(target: ParquetTarget) -> dict[str, JobState]:
     Raises:
         ScoresError: something there is no scores.
     """
+    while True:
+        with suppress(FileNotFoundError):
+            return _published(target)
+        # Another job has published between the look at the names and that at the files.
+
+
+def _published(target: ParquetTarget) -> dict[str, JobState]:
     found: dict[str, JobState] = {}
     for path in target.files():
         if target.is_folder and job_of_file(path) in found:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole: written under another name, then put in their place in one step."""
+"""Folders that appear whole, put in their place in one step, and locks of those who do so."""
 
 import ctypes
 import errno
@@ -9,42 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PARTIAL = ".partial"
+from mtl_rank.durable import sync_folder
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
-@contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """A name to write a file under; it becomes `path`, on the disk and not only in memory, when the block ends."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def put_folder(new: Path, path: Path) -> None:
+def put_folder(new: Path, path: Path, away: Path) -> None:
     """Put the folder `new` in the place of `path`, which may not exist. The old folder is then called `new`.
 
     On Linux the two are exchanged in one step. Elsewhere, and on file systems that cannot, there is a moment without
-    any folder, but never one with a mixture.
+    any folder, but never one with a mixture: the old one is then called `away`, and `put_back` finds it there.
     """
     for folder in (new, *(child for child in new.rglob("*") if child.is_dir())):
-        _sync_folder(folder)
+        sync_folder(folder)
     if not path.exists():
         new.rename(path)
     elif not _exchange(new, path):
-        old = new.with_name(new.name + ".old")
-        path.rename(old)
+        path.rename(away)
         new.rename(path)
-        old.rename(new)
-    _sync_folder(path.parent)
+        away.rename(new)
+    sync_folder(path.parent)
+
+
+def put_back(path: Path, away: Path) -> None:
+    """Undo a `put_folder` that was killed half-way. For whoever holds the lock under which it is called."""
+    if path.exists():
+        remove_tree(away)
+    elif away.exists():
+        away.rename(path)
+        sync_folder(path.parent)
 
 
 @contextmanager
@@ -101,11 +96,3 @@ def _exchange(one: Path, other: Path) -> bool:
     if number in _CANNOT_EXCHANGE:
         return False
     raise OSError(number, os.strerror(number), str(other))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from mtl_rank.errors import ConfigError
+from mtl_rank.errors import ConfigError, DataError
 from mtl_rank.scoring.expression import Doubles, RankExpression
 
 VALUE, RANK = "rank_by", "rank"
@@ -19,7 +19,7 @@ class Ranking:
     """How the rows of each key are ordered.
 
     expression: the larger, the better. per: columns whose equal values are one key. top_k: how many of each key are
-    kept; None = all.
+    kept; None = all. keys: columns that tell a row from others, for messages.
 
     Raises:
         ConfigError: top_k is not positive.
@@ -28,6 +28,7 @@ class Ranking:
     expression: RankExpression
     per: tuple[str, ...]
     top_k: int | None = None
+    keys: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.top_k is not None and self.top_k < 1:
@@ -45,9 +46,9 @@ class Ranking:
         missing where a column of the expression is, and such rows come last.
 
         Raises:
-            DataError: the expression has no value for some row.
+            DataError: the expression has no value for some row, of which the first is named.
         """
-        values = self.expression.evaluate({name: _doubles(scores, name) for name in self.expression.names})
+        values = self._values(scores)
         groups = key_numbers(scores, self.per)
         # Stable, and NaN, which stands for missing, sorts behind all numbers.
         order = np.lexsort((-values, groups))
@@ -58,6 +59,16 @@ class Ranking:
         ranked = ranked.append_column(VALUE, pa.array(values[order], from_pandas=True))
         return ranked.append_column(RANK, pa.array(ranks))
 
+    def _values(self, scores: pa.Table) -> Doubles:
+        columns = {name: _doubles(scores, name) for name in self.expression.names}
+        try:
+            return self.expression.evaluate(columns)
+        except DataError as error:
+            row = _first_without_value(self.expression, columns, scores.num_rows)
+            shown = dict.fromkeys([*self.keys, *self.per, *self.expression.names])
+            named = ", ".join(f"{name} {scores[name][row].as_py()}" for name in shown)
+            raise DataError(f"{error}; the first: {named}") from None
+
 
 def key_numbers(table: pa.Table, per: Sequence[str]) -> npt.NDArray[np.int64]:
     """Numbers that rise by one wherever the key changes from a row to the next; missing values are equal."""
@@ -65,6 +76,19 @@ def key_numbers(table: pa.Table, per: Sequence[str]) -> npt.NDArray[np.int64]:
     assert isinstance(frame, pl.DataFrame)
     numbers: npt.NDArray[np.int64] = frame.select(pl.struct(pl.all()).rle_id()).to_series().to_numpy()
     return numbers.astype(np.int64)
+
+
+def _first_without_value(expression: RankExpression, columns: Mapping[str, Doubles], rows: int) -> int:
+    """The first row for which the expression has no value. There is one: each half is looked at whether it has it."""
+    first, end = 0, rows
+    while end - first > 1:
+        middle = (first + end) // 2
+        try:
+            expression.evaluate({name: values[first:middle] for name, values in columns.items()})
+            first = middle
+        except DataError:
+            end = middle
+    return first
 
 
 def _counted(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

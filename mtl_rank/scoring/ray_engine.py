@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mtl_rank.durable import appearing
 from mtl_rank.errors import ConfigError, MtlRankError, ScoresError
 from mtl_rank.features.repository import open_repository
 from mtl_rank.predict import Predictor, precision_of
@@ -25,7 +26,6 @@ from mtl_rank.runs import Run
 from mtl_rank.scoring.chunks import LocalEngine, Scored
 from mtl_rank.scoring.ledger import Chunk
 from mtl_rank.scoring.pipeline import Clock
-from mtl_rank.scoring.publish import appearing
 from mtl_rank.scoring.ranking import Ranking
 from mtl_rank.scoring.sources import Features, Source
 from mtl_rank.training.precision import Precision

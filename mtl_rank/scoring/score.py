@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mtl_rank.errors import ConfigError, RunError
-from mtl_rank.features.definitions import differences, read_definitions, service_definitions
+from mtl_rank.errors import ConfigError, RunError, ScoresError
+from mtl_rank.features.definitions import differences, fingerprint, read_definitions, service_definitions
 from mtl_rank.features.interrupts import interruptible
 from mtl_rank.features.repository import FeatureRepository
 from mtl_rank.features.snapshot import EVENT_TIMESTAMP
@@ -34,6 +34,7 @@ from mtl_rank.scoring.ray_engine import (
     parts_folder,
     remove_parts,
 )
+from mtl_rank.scoring.shared_files import refuse_shared_files
 from mtl_rank.scoring.sinks import Sink, Target, open_sink
 from mtl_rank.scoring.sources import Features, Source, Wanted, open_source
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
@@ -41,6 +42,8 @@ from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
 # A row group of DuckDB, which goes to the file as it is; one that is not full is written anew with the next chunk.
 CHUNK_ROWS = 122_880
 _SHOWN_DIFFERENCES = 3
+# Whoever stops a job does not wait for a file that others have open.
+_SECONDS_TO_TELL = 2.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class ScoreOptions:
     per: the columns that make a key; () = the project's user_key, or the first join key.
     top_k: how many of each key are kept; None = all.
     allow_changed_features: score although the feature service is not as it was when the run was trained.
+    again: a word that makes another job of this one, to score anew what was scored before.
     online: read the latest features from the online store, instead of those known at each row's time.
     push: a feature view that the scores are written to as well; None = none.
     cluster: score in tasks of Ray; None = in this process.
@@ -73,6 +77,7 @@ class ScoreOptions:
     per: tuple[str, ...] = ()
     top_k: int | None = None
     allow_changed_features: bool = False
+    again: str | None = None
     online: bool = False
     push: str | None = None
     cluster: Cluster | None = None
@@ -132,8 +137,8 @@ def score(
 ) -> ScoreSummary:
     """Score candidates into a DuckDB table or parquet, each exactly once.
 
-    The same run, candidates, time and table are the same job: run again, it continues after its last committed
-    chunk, and changes nothing once it is finished.
+    The same run, candidates, time, options, feature definitions and table are the same job: run again, it continues
+    after its last committed chunk, and changes nothing once it is finished. What features hold is no part of it.
 
     folder: for temporary files.
 
@@ -142,6 +147,8 @@ def score(
     started = time.monotonic()
     if not options.allow_changed_features:
         _refuse_changed_features(predictor, repository)
+    if not options.online:
+        refuse_shared_files(repository, target, options.push)
     ranking = _ranking(predictor, repository, options)
     clock = Clock()
     wanted = Wanted(options.rules, options.as_of, options.carry, ranking.per if ranking else (), CHUNK_ROWS)
@@ -156,11 +163,12 @@ def score(
         target,
         schema,
         run_id=predictor.run.id,
-        job_id=_job_id(predictor, source, options, ranking),
+        job_id=_job_id(predictor, repository, source, options, ranking),
         replace=options.replace,
         patience=Patience(job=float("inf") if options.wait else 0.0, notify=reporter.say),
         details=_begun(source, options),
     )
+    parts = parts_folder(target.path.resolve(), sink.job_id)
     try:
         with interruptible(), sink:
             already_finished = sink.finished
@@ -168,17 +176,20 @@ def score(
             written = 0
             if not already_finished:
                 engine = LocalEngine(source, features, predictor, tuple(schema.given), ranking)
-                folder = parts_folder(target.path.resolve(), sink.job_id)
-                chosen = _on_cluster(engine, options.cluster, folder) if options.cluster else engine
+                chosen = _on_cluster(engine, options.cluster, parts) if options.cluster else engine
                 written = run_job(chosen, source, sink, push, reporter, clock)
-                remove_parts(folder)
+        # Also those of a driver that was killed between its last commit and this line.
+        remove_parts(parts)
     except KeyboardInterrupt as stopped:
         # It may have come between the opening of the file and the line that would close it.
         traceback.clear_frames(stopped.__traceback__)
         reporter.say(_how_to_continue(source, sink, options.as_of))
         raise
     state = sink.state()
-    assert state is not None
+    if state is None:
+        raise ScoresError(
+            f"{target}: the scores of job {sink.job_id} were replaced as soon as it had finished"
+        )
     return ScoreSummary(
         job_id=state.job_id,
         run_id=state.run_id,
@@ -206,7 +217,7 @@ def _ranking(predictor: Predictor, repository: FeatureRepository, options: Score
     if not per:
         raise ConfigError("--rank-by: the feature service has no join key; say --per COLUMN")
     expression = RankExpression.parse(options.rank_by, [*predictor.outputs, *options.carry])
-    return Ranking(expression, per, options.top_k)
+    return Ranking(expression, per, options.top_k, tuple(keys))
 
 
 def _schema(
@@ -260,24 +271,36 @@ def _refuse_changed_features(predictor: Predictor, repository: FeatureRepository
 
 
 def _how_to_continue(source: Source, sink: Sink, as_of: datetime | None) -> str:
-    # Not what the sink remembers: it may have been stopped between a commit and taking note of it.
-    state = sink.state()
-    committed = state.rows if state else 0
     # Of `--as-of now` the next run would make another time, and so another job.
     time = f", with --as-of {as_of.isoformat()}" if as_of is not None else ""
+    continues = f"the same command{time} continues"
+    try:
+        # Not what the sink remembers: it may have been stopped between a commit and taking note of it.
+        state = sink.state(limit=_SECONDS_TO_TELL)
+    except ScoresError:
+        # The file is not there yet, or it is what the job was waiting for.
+        return f"stopped; {continues}"
     return (
-        f"stopped: {committed:,} of {source.rows:,} candidates are in the table; "
-        f"the same command{time} continues"
+        f"stopped: {state.rows if state else 0:,} of {source.rows:,} candidates are in the table; {continues}"
     )
 
 
-def _job_id(predictor: Predictor, source: Source, options: ScoreOptions, ranking: Ranking | None) -> str:
-    """A fingerprint of all that decides the table: weights, calibration, precision, timed candidates, options."""
+def _job_id(
+    predictor: Predictor,
+    repository: FeatureRepository,
+    source: Source,
+    options: ScoreOptions,
+    ranking: Ranking | None,
+) -> str:
+    """A fingerprint of all that decides the table: weights, calibration, precision, feature definitions, timed
+    candidates, options.
+    """
     run = predictor.run
     files = [file.read_bytes() for file in (run.weights, run.calibration) if file.exists()]
     model = [hashlib.sha256(content).hexdigest() for content in files]
     facts = [run.id, model, source.rows, source.digest, CHUNK_ROWS, options.replace, options.online]
     facts += [list(options.carry), predictor.precision.name, predictor.precision.matmul]
+    facts += [fingerprint(service_definitions(repository)), options.again]
     if ranking:
         facts += [ranking.expression.text, list(ranking.per), ranking.top_k]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ that was killed continues after its last committed chunk; readers and other jobs
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType, TracebackType
 from typing import Self
 
@@ -15,7 +16,7 @@ from mtl_rank.errors import ScoresError
 from mtl_rank.features.sql import quote, quote_all
 from mtl_rank.scoring.database import Database, Patience
 from mtl_rank.scoring.holder import LONGEST_PAUSE_FOR_A_JOB, Holder, JobHeld
-from mtl_rank.scoring.ledger import Chunk, Details, JobState, Ledger, check_chunks
+from mtl_rank.scoring.ledger import Chunk, Details, JobState, Ledger, check_chunks, refuse_added
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget, columns_of, create_table, is_view
 
 _SECONDS_TO_RELEASE = 5.0
@@ -75,8 +76,9 @@ class DuckDBSink:
         """Check that the table can take the scores and claim the job; a finished job is left as it is.
 
         Raises:
-            ScoresError: the path or the table does not fit, naming the columns; the file stayed busy; or the
-                same job runs elsewhere and did not end within `patience.job` seconds, naming who holds it.
+            ScoresError: the path or the table does not fit, naming the columns; the file stayed busy; the job
+                replaced the scores before and others have added to them since; or the same job runs elsewhere and
+                did not end within `patience.job` seconds, naming who holds it.
         """
         self._database.create()
         # Not self._me yet: until the ledger has the claim there is nothing to commit with or to give up.
@@ -159,9 +161,10 @@ class DuckDBSink:
         self._finished = True
         self._let_go()
 
-    def state(self) -> JobState | None:
-        """This job as the ledger has it; None before it began."""
-        return next((job for job in self.jobs() if job.job_id == self.job_id), None)
+    def state(self, limit: float | None = None) -> JobState | None:
+        """This job as the ledger has it; None before it began. limit: seconds to wait for the file, as `transact`."""
+        patience = self._patience if limit is None else replace(self._patience, file=limit)
+        return next((job for job in jobs(self._target, patience) if job.job_id == self.job_id), None)
 
     def jobs(self) -> list[JobState]:
         """All jobs of the table, the last one at work first."""
@@ -198,6 +201,8 @@ class DuckDBSink:
             self._ledger.retire(con)
         job = self._ledger.job(con, self.job_id)
         if job and job.state == "finished":
+            if self._replace:
+                refuse_added(self.job_id, self._target, self._ledger.added(con, but=self.job_id))
             return True, self._ledger.chunks(con, self.job_id)
         if job and job.state == "running":
             raise JobHeld(f"job {self.job_id} for {self._target} is running: {job.holder} holds it")

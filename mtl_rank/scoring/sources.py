@@ -15,6 +15,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from mtl_rank.data.prepare import serving_columns
+from mtl_rank.durable import appearing
 from mtl_rank.errors import ConfigError, DataError, did_you_mean
 from mtl_rank.features.entity_rows import read_rows
 from mtl_rank.features.online import read_online, retrieve_online
@@ -25,11 +26,11 @@ from mtl_rank.features.sql import Engine, quote
 from mtl_rank.scoring.candidates import (
     CandidateRules,
     chunks_of_keys,
+    copying,
     even_chunks,
     snapshot_list,
 )
 from mtl_rank.scoring.ledger import Chunk
-from mtl_rank.scoring.publish import appearing
 
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _PAIRS_PER_ROW_OF_A_CHUNK = 8
@@ -198,7 +199,7 @@ class _Pairs:
         select = [f"u.{quote(name)}" for name in self.users.columns if name != ROW_NUMBER]
         select += [f"i.{quote(name)}" for name in of_items]
         first = chunk.first_row // self.items.rows
-        with Engine().connect() as con:
+        with copying("the pairs"), Engine().connect() as con:
             con.read_parquet(glob.escape(str(self.users.path))).create_view("u")
             con.read_parquet(glob.escape(str(self.items.path))).create_view("i")
             con.execute(

@@ -11,6 +11,7 @@ import lightning as L
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mtl_rank.durable import PARTIAL, appearing
 from mtl_rank.progress import Reporter
 from mtl_rank.training.gradients import cosines
 from mtl_rank.training.module import RankingModule
@@ -160,6 +161,10 @@ class BestWeights(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self._stopped
+        if trainer.is_global_zero:
+            # Of processes that were killed.
+            for unfinished in self._path.parent.glob(f"{self._path.name}.*{PARTIAL}"):
+                unfinished.unlink()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: RankingModule) -> None:  # type: ignore[override]
         value = pl_module.valid[self._monitor]
@@ -167,9 +172,8 @@ class BestWeights(L.Callback):
             self.best, self.best_epoch = dict(pl_module.valid), trainer.current_epoch
             if not trainer.is_global_zero:
                 return
-            partial = self._path.with_suffix(".partial")
             state = {name: tensor.contiguous() for name, tensor in pl_module.network.state_dict().items()}
-            save_file(state, partial)
-            partial.replace(self._path)
+            with appearing(self._path) as partial:
+                save_file(state, partial)
         elif trainer.current_epoch - self.best_epoch >= self._patience:
             trainer.should_stop = self._stopped = True

@@ -15,7 +15,8 @@ from contextlib import closing
 from mtl_rank.features.interrupts import interrupt_queries, interruptible
 from mtl_rank.features.sql import Engine
 
-signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.default_int_handler)
 way, sql, times = sys.argv[1:]
 with interrupt_queries(), closing(Engine(threads=2).connect()) as con:
     for _ in range(int(times)):
@@ -45,7 +46,7 @@ def test_ctrl_c_ends_the_query_and_no_other(way: str) -> None:
                 assert process.stdout.readline() == "begin\n"
                 # From before the query begins to long after.
                 time.sleep(0.02 * number)
-                process.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGTERM if number % 2 else signal.SIGINT)
                 assert process.stdout.readline() == "[(4499998500000,)]\n"
             assert process.stdout.readline() == "[(42857143,)]\n"
             assert process.wait() == 0

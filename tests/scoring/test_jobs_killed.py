@@ -4,22 +4,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from threading import Event, Thread
 from typing import Any
 
-import duckdb
 import polars as pl
 import pytest
-
-SCRIPT = Path(__file__).with_name("killed_jobs.py")
-CHUNK_ROWS, CANDIDATES = 240, 1_200
-STAMPS = ["job_id", "scored_at"]
+from job_shell import CANDIDATES, CHUNK_ROWS, STAMPS, Shell, assert_whole_chunks, score, scores_of
 
 # Where a job is when it is killed; the calls are counted, so that the middle of the work is meant.
 STAGES: list[tuple[str, str, int]] = [
@@ -32,85 +26,6 @@ STAGES: list[tuple[str, str, int]] = [
     ("finish", "finish", 1),
     ("end", "end", 1),
 ]
-
-
-def score(to: Path, *options: str) -> list[str]:
-    return ["score", "--candidates", "data/candidates.parquet", "--to", str(to), "--json", *options]
-
-
-class Shell:
-    """Runs commands in a process that has imported everything already."""
-
-    def __init__(self, project: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, SCRIPT, str(CHUNK_ROWS)],
-            cwd=project,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def at_once(self, *attempts: dict[str, Any]) -> list[dict[str, Any]]:
-        """The outcomes of attempts that start together; killed_jobs.py says what an attempt is."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(attempts) + "\n")
-        self._process.stdin.flush()
-        outcomes: list[dict[str, Any]] = json.loads(self._process.stdout.readline())
-        return outcomes
-
-    def run(self, arguments: list[str], **moment: Any) -> dict[str, Any]:
-        return self.at_once({"arguments": arguments, **moment})[0]
-
-    def close(self) -> None:
-        self._process.communicate()
-        assert self._process.returncode == 0
-
-
-@pytest.fixture(scope="module")
-def shell(trained: Path) -> Iterator[Shell]:
-    started = Shell(trained)
-    yield started
-    started.close()
-
-
-@contextmanager
-def opened(path: Path, seconds: float = 1.0) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The file as any reader opens it, trying again for a second."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            con = duckdb.connect(str(path), read_only=True)
-            break
-        except duckdb.IOException:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.002)
-    with con:
-        yield con
-
-
-def scores_of(path: Path) -> pl.DataFrame:
-    with opened(path) as con:
-        con.execute("SET TimeZone = 'UTC'")
-        return con.sql("SELECT * FROM scores ORDER BY rowid").pl().drop(STAMPS)
-
-
-def assert_whole_chunks(path: Path) -> int:
-    """The table holds what the ledger says. Returns the number of its rows."""
-    if not path.exists():
-        return 0
-    with opened(path) as con:
-        tables = {name for (name,) in con.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
-        if "scores" not in tables:
-            return 0
-        ((rows,),) = con.sql("SELECT count(*) FROM scores").fetchall()
-        ((committed,),) = con.sql(
-            "SELECT coalesce(sum(rows), 0) FROM scores_jobs WHERE chunk >= 0"
-        ).fetchall()
-    assert rows == committed
-    assert rows % CHUNK_ROWS == 0
-    return int(rows)
 
 
 @pytest.fixture(scope="module")
@@ -214,35 +129,6 @@ def test_parquet_killed_on_its_way_is_published_whole(
     table = pl.read_parquet(folder / "*" / "*.parquet", hive_partitioning=False)
     assert table.drop(STAMPS).equals(expected)
     assert [path.name for path in tmp_path.iterdir()] == ["scores"]
-
-
-def test_ctrl_c_says_how_to_continue(shell: Shell, tmp_path: Path) -> None:
-    path = tmp_path / "scores.duckdb"
-    arguments = score(path, "--as-of", "2026-03-31T09:00")
-    stopped = shell.run(arguments, signal=signal.SIGINT, at="predict_encoded", call=5)
-    assert (stopped["code"], stopped["out"]) == (130, "")
-    assert "Traceback" not in stopped["err"]
-    rows = assert_whole_chunks(path)
-    assert 0 < rows < CANDIDATES
-    assert f"stopped: {rows:,} of {CANDIDATES:,} candidates are in the table" in stopped["err"]
-    assert "--as-of 2026-03-31T09:00:00+00:00" in stopped["err"]
-    continued = shell.run(arguments)
-    assert json.loads(continued["out"])["written"] == CANDIDATES - rows
-    assert assert_whole_chunks(path) == CANDIDATES
-
-
-def test_ctrl_c_ends_a_query_at_once(shell: Shell, tmp_path: Path) -> None:
-    """Whichever of DuckDB's threads has the work."""
-    path = tmp_path / "scores.duckdb"
-    endless = "(SELECT count(*) FROM range(100_000_000_000) AS t(i) WHERE i % 7 = 3) > 0"
-    arguments = score(path)
-    arguments[2] = f"SELECT * FROM 'data/candidates.parquet' WHERE {endless}"
-    for _ in range(5):
-        stopped = shell.run(arguments, signal=signal.SIGINT, at="open_source", delay=0.3)
-        assert (stopped["code"], stopped["out"]) == (130, "")
-        assert "Traceback" not in stopped["err"]
-        assert "stopped" in stopped["err"]
-    assert not path.exists()
 
 
 def test_one_job_started_twice_is_written_once(shell: Shell, expected: pl.DataFrame, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtl_rank.errors import ConfigError
+from mtl_rank.errors import ConfigError, DataError
 from mtl_rank.features.snapshot import open_snapshot
 from mtl_rank.scoring.candidates import chunks_of_keys, even_chunks
 from mtl_rank.scoring.expression import RankExpression
@@ -82,3 +82,25 @@ def test_what_cannot_be_ranked_is_refused():
     with pytest.raises(ConfigError, match="'name' is VARCHAR"):
         check_columns(expression, {"ctr": "DOUBLE", "name": "VARCHAR"})
     check_columns(expression, {"ctr": "DOUBLE", "name": "DECIMAL(9,2)"})
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+def test_the_first_row_without_a_value_is_named(divisors):
+    table = pa.table(
+        {
+            "user": ["a"] * len(divisors),
+            "item": range(len(divisors)),
+            "ctr": [0.5] * len(divisors),
+            "hour": divisors,
+        }
+    )
+    expression = RankExpression.parse("ctr / hour", ["ctr", "hour"])
+    ranking = Ranking(expression, ("user",), keys=("user", "item"))
+    if 0 not in divisors:
+        assert ranking.apply(table).num_rows == len(divisors)
+        return
+    first = (
+        f"division by zero for some candidates; the first: user a, item {divisors.index(0)}, ctr 0.5, hour 0$"
+    )
+    with pytest.raises(DataError, match=first):
+        ranking.apply(table)

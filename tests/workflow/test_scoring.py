@@ -3,6 +3,7 @@
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars as pl
@@ -11,6 +12,7 @@ from harness import mtlrank
 
 import mtl_rank as mr
 from mtl_rank.runs import find_run
+from mtl_rank.scoring.ray_engine import parts_folder
 
 CANDIDATES = "data/candidates.parquet"
 KEYS = ["user_id", "item_id", "category_id", "event_timestamp"]
@@ -72,6 +74,45 @@ def test_running_a_finished_job_again_changes_nothing(trained: Path, tmp_path: P
     assert (second["written"], second["already_finished"]) == (0, True)
     assert second["job_id"] == first["job_id"]
     assert read(path).equals(before)
+
+
+def test_a_word_makes_another_job_of_the_same_candidates(trained: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scores.duckdb"
+    rows = [
+        mr.score(trained, candidates=CANDIDATES, to=path, again=again).written for again in (None, "b", "b")
+    ]
+    assert rows[0] == rows[1] > rows[2] == 0
+    assert read(path).height == 2 * rows[0]
+
+
+def test_a_replacement_that_others_have_added_to_is_refused_and_made_anew_by_a_word(
+    trained: Path, tmp_path: Path, wanted: pl.DataFrame
+) -> None:
+    for to in (tmp_path / "scores.duckdb", f"{tmp_path}/scores/"):
+        arguments = ("score", "--candidates", CANDIDATES, "--to", to, "--replace")
+        assert mtlrank(*arguments, cwd=trained).code == 0
+        assert "finished before" in mtlrank(*arguments, cwd=trained).out
+        added = mr.score(trained, candidates=wanted.head(30), to=to)
+        refused = mtlrank(*arguments, cwd=trained)
+        assert (refused.code, refused.out) == (2, "")
+        assert f"job {added.job_id} has added to them since: nothing was changed" in refused.err
+        assert mtlrank(*arguments, "--again", "monday", cwd=trained).code == 0
+        assert [job["rows"] for job in documents(to, "finished")] == [wanted.height]
+
+
+def test_what_a_killed_driver_left_of_a_finished_job_goes_with_the_next_run(
+    trained: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "scores.duckdb"
+    parts = parts_folder(path, mr.score(trained, candidates=CANDIDATES, to=path).job_id)
+    parts.mkdir()
+    (parts / "chunk-00000000.parquet").touch()
+    assert mr.score(trained, candidates=CANDIDATES, to=path).already_finished
+    assert not parts.exists()
+
+
+def documents(to: Path | str, state: str) -> list[dict[str, Any]]:
+    return [job for job in mtlrank("jobs", "--to", to, "--json").document if job["state"] == state]
 
 
 def test_candidates_come_as_sql_as_a_duckdb_table_or_as_a_table_in_memory(

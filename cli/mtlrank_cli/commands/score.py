@@ -88,6 +88,13 @@ def command(
             help="Score although the feature service is not as it was when the run was trained.",
         ),
     ] = False,
+    again: Annotated[
+        str | None,
+        typer.Option(
+            help="Any word, such as a date: another job of the same candidates, to score them anew after features "
+            "were corrected."
+        ),
+    ] = None,
     features: Annotated[
         str,
         typer.Option(
@@ -134,6 +141,7 @@ def command(
             per=split_names(per),
             top_k=top_k,
             allow_changed_features=allow_changed_features,
+            again=again,
             features=features,
             push=push,
             engine=engine,

@@ -1,0 +1,64 @@
+"""The run directory on its own: made whole, and held by one process however many look at it."""
+
+import fcntl
+import resource
+import threading
+import time
+
+import pytest
+from processes import processes
+
+from mtl_rank.config import load_config
+from mtl_rank.errors import RunError
+from mtl_rank.runs import RUNS, Run, create_run, write_json
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / RUNS / "a"
+    folder.mkdir(parents=True)
+    write_json(folder / "run.json", {"status": "running"})
+    return Run(folder)
+
+
+def create_within(size, project, outcome):
+    config = load_config(project)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try:
+        outcome.put(str(create_run(project, config)))
+    except RunError as error:
+        outcome.put(str(error))
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_run_that_finds_no_room_is_told_and_leaves_no_folder(project, size):
+    outcome = processes.Queue()
+    process = processes.Process(target=create_within, args=(size, project, outcome))
+    process.start()
+    assert "cannot be made: File too large" in outcome.get(timeout=60)
+    process.join()
+    assert list((project / RUNS).iterdir()) == []
+
+
+def test_a_run_is_held_while_others_look_whether_it_is(run):
+    with (run.folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        look = threading.Timer(0.2, lambda: fcntl.flock(file, fcntl.LOCK_UN))
+        look.start()
+        with run.held(), pytest.raises(RunError, match="trained by another process"), run.held():
+            pass
+        look.join()
+
+
+def test_a_run_that_is_trained_elsewhere_is_refused_within_seconds(run):
+    with run.held():
+        began = time.monotonic()
+        with pytest.raises(RunError, match="trained by another process"), run.held():
+            pass
+        assert time.monotonic() - began < 5
+
+
+def test_what_is_written_takes_the_place_of_what_was_there(run):
+    run.update(status="finished", seed=7)
+    assert run.info() == {"status": "finished", "seed": 7}
+    assert [path.name for path in run.folder.iterdir()] == ["run.json"]
