@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ NOTE = "mtlrank"
 DATE = "date"
 _JOB_FILE = "job.json"
 _LOCK = ".lock"
+_LOOKS, _PAUSE = 100, 0.02
 
 
 @dataclass(frozen=True)
@@ -154,10 +156,14 @@ def published(target: ParquetTarget) -> dict[str, JobState]:
     Raises:
         ScoresError: something there is no scores.
     """
-    while True:
+    for _ in range(_LOOKS):
+        # Another job may publish between the look at the names and that at the files.
         with suppress(FileNotFoundError):
             return _published(target)
-        # Another job has published between the look at the names and that at the files.
+        time.sleep(_PAUSE)
+    raise ScoresError(
+        f"{target.path} has a file that cannot be opened, or changes all the time; look at its files"
+    )
 
 
 def _published(target: ParquetTarget) -> dict[str, JobState]:
