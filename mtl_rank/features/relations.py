@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from mtl_rank.errors import DataError, did_you_mean
+from mtl_rank.features.interrupts import interruptible
 from mtl_rank.features.sql import quote, quote_all
 
 PANDAS_INDEX = "__index_level_"
@@ -134,9 +135,10 @@ def single_select(con: duckdb.DuckDBPyConnection, sql: str, label: str) -> str:
 
 @contextmanager
 def readable(label: str) -> Iterator[None]:
-    """Turn what DuckDB or Arrow says about an input into a DataError that names the input."""
+    """Turn what DuckDB or Arrow says about an input into a DataError that names the input; Ctrl-C stays what it is."""
     try:
-        yield
+        with interruptible():
+            yield
     except FileNotFoundError as error:
         raise DataError(f"{label}: does not exist: {first_line(error)}") from error
     except (duckdb.Error, pa.ArrowException, OSError) as error:

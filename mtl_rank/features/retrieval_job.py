@@ -16,6 +16,7 @@ from feast.saved_dataset import SavedDatasetStorage
 from feast.types import from_feast_to_pyarrow_type
 
 from mtl_rank.errors import ConfigError, DataError
+from mtl_rank.features.interrupts import interruptible
 from mtl_rank.features.point_in_time import PointInTimeJoin
 from mtl_rank.features.relations import first_line
 from mtl_rank.features.sql import Engine
@@ -88,9 +89,10 @@ class LazyMetadata(RetrievalMetadata):  # type: ignore[misc]
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn what DuckDB says while it runs into a DataError that tells what to do."""
+    """Turn what DuckDB says while it runs into a DataError that tells what to do; Ctrl-C stays what it is."""
     try:
-        yield
+        with interruptible():
+            yield
     except duckdb.OutOfMemoryException as error:
         raise DataError(
             f"retrieval ran out of memory or of disk space for temporary files: {first_line(error)}. "

@@ -16,6 +16,7 @@ import duckdb
 from mtl_rank.errors import DataError, did_you_mean
 from mtl_rank.features.asof import instant
 from mtl_rank.features.entity_rows import read_rows
+from mtl_rank.features.interrupts import interruptible
 from mtl_rank.features.sources import first_line
 from mtl_rank.features.sql import Engine, operators, quote, quote_all
 
@@ -93,12 +94,13 @@ def snapshot_rows(
         selected.insert(0, f"{time} AS {quote(EVENT_TIMESTAMP)}")
         # By time and then by all columns, so that equal rows are an equal input.
         order = "ORDER BY ALL" if table.query and not _has_an_order(con) else ""
-        con.execute(
-            f"COPY (SELECT *, row_number() OVER () - 1 AS {quote(ROW_NUMBER)} FROM "
-            f"(SELECT {', '.join(selected)} FROM {quote('rows')} WHERE {condition} {order})) "
-            f"TO $out ({SNAPSHOT_FORMAT})",
-            {**values, "out": str(out)},
-        )
+        with interruptible():
+            con.execute(
+                f"COPY (SELECT *, row_number() OVER () - 1 AS {quote(ROW_NUMBER)} FROM "
+                f"(SELECT {', '.join(selected)} FROM {quote('rows')} WHERE {condition} {order})) "
+                f"TO $out ({SNAPSHOT_FORMAT})",
+                {**values, "out": str(out)},
+            )
     except duckdb.Error as error:
         raise DataError(f"{shown}: {first_line(error)}") from error
     finally:
