@@ -1,6 +1,7 @@
 """Prepared data is reused while nothing it was made from has changed, and never for anything else."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,13 +111,14 @@ prepare(Path(sys.argv[1]), ["ctr"])
 
 
 def test_what_a_killed_preparation_had_begun_is_removed(project):
-    folder = project / "cache"
     words = [sys.executable, "-c", KILLED, project, Path(__file__).parent]
+    assert subprocess.run(words, check=False).returncode == -9
+    left = shutil.copytree(project / "cache", project / "left")
     for remove in (lambda: clear_cache(project), lambda: prepare(project, ["ctr", "cvr"])):
-        assert subprocess.run(words, check=False).returncode == -9
-        assert len(list(folder.glob("*.partial"))) == 2
+        shutil.copytree(left, project / "cache", dirs_exist_ok=True)
+        assert len(list((project / "cache").glob("*.partial"))) == 2
         remove()
-        assert list(folder.glob("*.partial")) == []
+        assert list((project / "cache").glob("*.partial")) == []
     assert len(list_cache(project)) == 1
 
 
