@@ -6,6 +6,7 @@ the pause between two chunks.
 
 import os
 import signal
+import sys
 import time
 from contextlib import suppress
 
@@ -122,6 +123,22 @@ def assert_whole_chunks(path):
     in_ledger = read(path, "SELECT chunk, rows FROM scores_jobs WHERE chunk >= 0 ORDER BY 1")
     assert in_table == in_ledger
     assert all(rows == ROWS for _, rows in in_table)
+
+
+def kill_before(step, functions):
+    """From now on this process is killed before so many lines of these functions of the project."""
+    lines = 0
+
+    def trace(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_name not in functions or "mtl_rank" not in frame.f_code.co_filename:
+            return None
+        lines += event == "line"
+        if lines == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+
+    sys.settrace(trace)
 
 
 def killed_after(chunks, delay, *args, signal_number=signal.SIGKILL, **kwargs):

@@ -1,14 +1,12 @@
 """Scores in parquet whose job is killed, or is not alone, while it publishes."""
 
-import os
 import shutil
-import signal
-import sys
 
 import duckdb
 import pytest
 from parquet_writing import CHUNKS, ROWS, assert_holds, left_behind, read, scores_of, sink_of, write_job
 from processes import processes
+from sink_jobs import kill_before
 
 from mtl_rank.scoring import publish
 from mtl_rank.scoring.ledger import Chunk
@@ -29,20 +27,9 @@ STEPS = {
 
 def write_until(step, *args, steps=STEPS, exchange=True, **options):
     """write_job, killed before the given line of the functions in steps. exchange: whether folders can be exchanged."""
-    lines = 0
     if not exchange:
         publish._exchange = lambda *_: False
-
-    def trace(frame, event, _):
-        nonlocal lines
-        if frame.f_code.co_name not in steps or "mtl_rank" not in frame.f_code.co_filename:
-            return None
-        lines += event == "line"
-        if lines == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
+    kill_before(step, steps)
     write_job(*args, **options)
 
 

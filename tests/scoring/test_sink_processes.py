@@ -24,6 +24,7 @@ from sink_jobs import (
     SCHEMA,
     SECONDS,
     assert_whole_chunks,
+    kill_before,
     killed_after,
     read,
     report,
@@ -64,18 +65,7 @@ STEPS = {"create", "write", "end", "_swap"}
 
 def write_until(step, *args, **kwargs):
     """write_job, killed before the given line of the functions in STEPS."""
-    lines = 0
-
-    def trace(frame, event, _):
-        nonlocal lines
-        if frame.f_code.co_name not in STEPS or "mtl_rank" not in frame.f_code.co_filename:
-            return None
-        lines += event == "line"
-        if lines == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
-
-    sys.settrace(trace)
+    kill_before(step, STEPS)
     write_job(*args, **kwargs)
 
 
