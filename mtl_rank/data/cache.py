@@ -6,7 +6,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,10 +100,14 @@ def list_cache(project: Path) -> list[CacheEntry]:
     """The finished entries, the last used first."""
     found = []
     for folder in (project / CACHE).glob("*"):
-        if folder.name == _LOCKS or folder.suffix or not (folder / "used").exists():
+        if folder.name == _LOCKS or folder.suffix:
             continue
-        size = _size(folder)
-        used = datetime.fromtimestamp((folder / "used").stat().st_mtime, UTC)
+        try:
+            used = datetime.fromtimestamp((folder / "used").stat().st_mtime, UTC)
+            size = _size(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            # No entry, or one that is being removed.
+            continue
         rows = {split: _rows(folder / split) for split in ("train", "valid")}
         found.append(CacheEntry(folder.name, size, rows, used))
     return sorted(found, key=lambda entry: entry.used_at, reverse=True)
@@ -118,8 +122,10 @@ def clear_cache(project: Path) -> int:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            shutil.rmtree(project / CACHE / entry.fingerprint)
-            freed += entry.size
+            with suppress(FileNotFoundError):
+                # Otherwise another process removed it meanwhile.
+                shutil.rmtree(project / CACHE / entry.fingerprint)
+                freed += entry.size
     return freed
 
 

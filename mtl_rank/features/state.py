@@ -3,6 +3,7 @@
 import glob
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -86,5 +87,10 @@ def _files(source: DataSource, base: Path) -> list[str] | None:
         files = [path, path.with_name(path.name + ".wal"), *Path(f"{path}{APPENDED}").glob("*.parquet")]
     else:
         files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207, an absolute pattern
-    stats = [(file, file.stat()) for file in sorted(files) if file.exists()]
-    return [f"file {file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats]
+    found = []
+    for file in sorted(files):
+        # A database's last changes are gone from beside it as soon as it is closed.
+        with suppress(FileNotFoundError):
+            stat = file.stat()
+            found.append(f"file {file} {stat.st_size} {stat.st_mtime_ns}")
+    return found

@@ -32,6 +32,7 @@ from mtl_rank.scoring.parquet_target import (
     parquet_jobs,
     published,
     remove_abandoned,
+    steady,
 )
 from mtl_rank.scoring.publish import link_tree, locked, put_back, put_folder, remove_tree, try_lock
 from mtl_rank.scoring.table import ScoresSchema
@@ -211,7 +212,9 @@ class ParquetSink:
 
     def _claim(self) -> int:
         while True:
-            self.target.work.mkdir(exist_ok=True)
+            # `exist_ok` would fail on a folder that is removed just now.
+            with suppress(FileExistsError):
+                self.target.work.mkdir()
             try:
                 return try_lock(self._folder.lock)
             except FileNotFoundError:
@@ -234,19 +237,29 @@ class ParquetSink:
                 )
 
     def _refuse_misfit(self) -> None:
-        files = self.target.files()
-        if not files or self._replace or self.job_id in published(self.target):
-            return
-        if not self.target.is_folder:
-            raise ScoresError(f"{self.target} has scores already: choose another file, or --replace it")
-        with _mendable(self.target), Engine().connect() as con:
-            newest = con.read_parquet(glob.escape(str(files[-1])), hive_partitioning=False)
-            existing = dict(zip(newest.columns, map(str, newest.types), strict=True))
-        misfit = self.schema.misfit(existing)
+        with _mendable(self.target):
+            existing = steady(self.target, self._columns_there)
+        misfit = self.schema.misfit(existing) if existing else None
         if misfit:
             raise ScoresError(
                 f"{self.target} does not fit: {misfit}.\nChoose another folder, or --replace it"
             )
+
+    def _columns_there(self) -> dict[str, str] | None:
+        """The columns of the scores to which this job's are to be added; None where there are none."""
+        files = self.target.files()
+        if not files or self._replace or self.job_id in published(self.target):
+            return None
+        if not self.target.is_folder:
+            raise ScoresError(f"{self.target} has scores already: choose another file, or --replace it")
+        try:
+            with Engine().connect() as con:
+                newest = con.read_parquet(glob.escape(str(files[-1])), hive_partitioning=False)
+                return dict(zip(newest.columns, map(str, newest.types), strict=True))
+        except duckdb.IOException:
+            if files[-1].exists():
+                raise
+            raise FileNotFoundError(files[-1]) from None
 
     def _publish_file(self, note: str) -> None:
         whole = self._folder.path / "whole.parquet"

@@ -3,12 +3,12 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +24,7 @@ DATE = "date"
 _JOB_FILE = "job.json"
 _LOCK = ".lock"
 _LOOKS, _PAUSE = 100, 0.02
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,16 @@ class ParquetTarget:
         Raises:
             ScoresError: the path is something else, or holds files that no job wrote.
         """
+        return steady(self, self._files)
+
+    def _files(self) -> list[Path]:
         if not self.path.exists():
             return []
-        if self.path.is_dir() != self.is_folder:
+        if self.path.is_file() if self.is_folder else self.path.is_dir():
             raise ScoresError(f"{self.path} is {'no' if self.is_folder else 'a'} folder: choose another path")
         if not self.is_folder:
             return [self.path]
-        found = sorted(path for path in self.path.rglob("*") if path.is_file())
+        found = sorted(_files_below(self.path))
         foreign = [path for path in found if path.suffix != ".parquet" or job_of_file(path) is None]
         if foreign:
             raise ScoresError(
@@ -156,14 +160,33 @@ def published(target: ParquetTarget) -> dict[str, JobState]:
     Raises:
         ScoresError: something there is no scores.
     """
+    return steady(target, lambda: _published(target))
+
+
+def steady(target: ParquetTarget, look: Callable[[], _Found]) -> _Found:
+    """What `look` finds at a moment when no job publishes between its look at the names and that at the files.
+
+    Raises:
+        ScoresError: there is no such moment: again and again `look` raised FileNotFoundError.
+    """
     for _ in range(_LOOKS):
-        # Another job may publish between the look at the names and that at the files.
         with suppress(FileNotFoundError):
-            return _published(target)
+            return look()
         time.sleep(_PAUSE)
     raise ScoresError(
         f"{target.path} has a file that cannot be opened, or changes all the time; look at its files"
     )
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder. Raises FileNotFoundError when it, or one in it, vanishes meanwhile."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            # What an entry is was read with its name: asked for by its path, one that vanished would be no file.
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(Path(entry.path))
+            else:
+                yield Path(entry.path)
 
 
 def _published(target: ParquetTarget) -> dict[str, JobState]:
@@ -195,15 +218,21 @@ def parquet_jobs(target: ParquetTarget) -> list[JobState]:
     Raises:
         ScoresError: there is nothing, or something else.
     """
-    if not target.path.exists() and not target.work.exists():
+    # In this order: the work of the first job ends where its scores appear.
+    if not target.work.exists() and not target.path.exists():
         raise ScoresError(f"{target.path} does not exist")
-    finished = published(target)
-    working = [job for job in _working(target) if job.job_id not in finished]
-    return sorted([*finished.values(), *working], key=lambda job: job.updated_at, reverse=True)
+    # In this order a job that ends meanwhile is seen twice, and not never.
+    working = {job.job_id: job for job in _working(target)}
+    return sorted((working | published(target)).values(), key=lambda job: job.updated_at, reverse=True)
 
 
 def _working(target: ParquetTarget) -> Iterator[JobState]:
-    for path in target.work.glob("*/"):
+    try:
+        names = [entry.name for entry in os.scandir(target.work) if entry.is_dir()]
+    except FileNotFoundError:
+        # The last job at work takes its folder away.
+        return
+    for path in map(target.work.joinpath, names):
         folder = JobFolder(path)
         try:
             note = folder.note()

@@ -143,7 +143,9 @@ def test_jobs_are_listed_while_others_publish(folder):
     process.start()
     listed = set()
     while process.is_alive():
-        listed |= {job.job_id for job in parquet_jobs(folder) if job.state == "finished"}
+        finished = {job.job_id for job in parquet_jobs(folder) if job.state == "finished"}
+        assert finished
+        listed |= finished
     process.join()
     assert process.exitcode == 0
     assert len(listed) > 3
