@@ -4,9 +4,10 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Chosen before torch is loaded: many small trainings on few cores are quickest with one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,10 +15,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What is remembered of the machine is no user's, and can be written where no home can.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"mtlrank-tests-{os.getuid()}")
 
-# Properties are tried on busy machines too: no deadlines. The default run tries the same examples every time, so that
-# it fails by a change alone; the slow suite looks for new ones.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.register_profile("searching", deadline=None)
+# Properties are tried on busy machines too: no deadlines, neither for the property nor for making its examples. The
+# default run tries the same examples every time, so that it fails by a change alone; the slow suite looks for new ones.
+NO_DEADLINES: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("repeatable", **NO_DEADLINES, derandomize=True)
+settings.register_profile("searching", **NO_DEADLINES)
 settings.load_profile("repeatable")
 
 CHECKOUT = Path(__file__).parents[1]

@@ -114,7 +114,7 @@ def views_of(world: dict[str, Any], folder: Path) -> list[FeatureView]:
     [{}, {"join_rows": 25, "fetch_rows": 10}, {"join_rows": 60}],
     ids=["whole", "small parts", "parts"],
 )
-@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(world=worlds())
 def test_equals_feasts_own_store(
     world: dict[str, Any], limits: dict[str, int], tmp_path: Path, registry: Registry
