@@ -24,7 +24,7 @@ RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "inter
 KILLED = "killed"
 _LOCK = "lock"
 _LISTED = ("status", "tasks", "model", "weighting")
-_LONGEST_LOOK = 1.0
+_TRIES, _PAUSE = 50, 0.02
 _PACKAGES = ("mtl-rank", "torch", "lightning", "feast", "duckdb", "polars", "numpy")
 
 
@@ -66,12 +66,14 @@ class Run:
     def held(self) -> Iterator[None]:
         """Be the only process that trains this run. Raises RunError when another one is at it."""
         with (self.folder / _LOCK).open("w") as file:
-            # Whoever lists runs has the lock too, for a moment.
-            deadline = time.monotonic() + _LONGEST_LOOK
-            while not _locked(file):
-                if time.monotonic() > deadline:
-                    raise RunError(f"run {self.id} is being trained by another process")
-                time.sleep(_LONGEST_LOOK / 50)
+            # Whoever lists runs has the lock too, for a moment. Tries are counted, and not seconds, in which a busy
+            # machine may not let this process look a second time.
+            for _ in range(_TRIES):
+                if _locked(file):
+                    break
+                time.sleep(_PAUSE)
+            else:
+                raise RunError(f"run {self.id} is being trained by another process")
             yield
 
     def status(self) -> str:
