@@ -4,14 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import polars as pl
+from sink_jobs import opened
 
 SCRIPT = Path(__file__).with_name("killed_jobs.py")
 CHUNK_ROWS, CANDIDATES = 240, 1_200
@@ -55,22 +52,6 @@ class Shell:
     def close(self) -> None:
         self._process.communicate()
         assert self._process.returncode == 0
-
-
-@contextmanager
-def opened(path: Path, seconds: float = 1.0) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The file as any reader opens it, trying again for a second."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            con = duckdb.connect(str(path), read_only=True)
-            break
-        except duckdb.IOException:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.002)
-    with con:
-        yield con
 
 
 def scores_of(path: Path) -> pl.DataFrame:

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from itertools import count
 
 import duckdb
 import numpy as np
@@ -16,13 +17,15 @@ import pyarrow as pa
 from processes import processes
 
 from mtl_rank.errors import ScoresError
+from mtl_rank.features.duckdb_file import open_settled
 from mtl_rank.scoring.ledger import Chunk
 from mtl_rank.scoring.sink import DuckDBSink
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
 
 CHUNKS, ROWS = 4, 400
 SCHEMA = ScoresSchema({"user id": "VARCHAR", "item_id": "BIGINT"}, ("ctr", "cvr"))
-SECONDS = 60
+# What takes longer hangs.
+SECONDS = 300
 
 
 def scores_of(job_id, number):
@@ -74,23 +77,43 @@ def report(function, outcome, *args, **kwargs):
         outcome.put(error)
 
 
+def stoppable(function, *args, **kwargs):
+    # What runs in the background of a shell ignores Ctrl-C, and so would its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    function(*args, **kwargs)
+
+
 def start(function, *args, **kwargs):
     process = processes.Process(target=function, args=args, kwargs=kwargs, daemon=True)
     process.start()
     return process
 
 
-def read(path, query, patience=10.0):
-    """A reader as any other program would be one: it tries again while the file is held, or changes as it is opened."""
-    until = time.monotonic() + patience
-    while True:
+@contextmanager
+def opened(path):
+    """The file as any other program would read it, trying again for a second while it is held.
+
+    A second of tries in which the file changes: on a busy machine a process may hold the file and not run.
+    """
+    until, seen = time.monotonic() + SECONDS, set()
+    for tries in count(1):
         try:
-            with duckdb.connect(str(path), read_only=True) as con:
-                return con.execute(query).fetchall()
+            con = open_settled(
+                path, lambda: duckdb.connect(str(path), read_only=True), duckdb.DuckDBPyConnection.close
+            )
+            break
         except duckdb.Error:
-            if time.monotonic() > until:
+            seen.add(path.stat().st_mtime_ns)
+            if (tries > 200 and len(seen) > 25) or time.monotonic() > until:
                 raise
             time.sleep(0.005)
+    with con:
+        yield con
+
+
+def read(path, query):
+    with opened(path) as con:
+        return con.execute(query).fetchall()
 
 
 ROWS_OF_JOBS = (
@@ -144,10 +167,10 @@ def kill_before(step, functions):
 def killed_after(chunks, delay, *args, signal_number=signal.SIGKILL, **kwargs):
     """Start write_job, let it commit so many chunks (-1: not even begin) and a moment more, then send the signal.
 
-    However slow the machine, at most one chunk more is committed.
+    However slow the machine, at most one chunk more is committed. Returns the exit code.
     """
     progress = processes.Value("i", -2)
-    process = start(write_job, *args, progress=progress, rest=chunks + 1, **kwargs)
+    process = start(stoppable, write_job, *args, progress=progress, rest=chunks + 1, **kwargs)
     deadline = time.monotonic() + SECONDS
     while progress.value < chunks and time.monotonic() < deadline:
         time.sleep(0.001)
@@ -156,3 +179,4 @@ def killed_after(chunks, delay, *args, signal_number=signal.SIGKILL, **kwargs):
         os.kill(process.pid, signal_number)
     process.join(SECONDS)
     assert process.exitcode is not None
+    return process.exitcode

@@ -187,7 +187,7 @@ def test_a_full_disk_keeps_what_was_committed(target):
     outcome = processes.Queue()
     process = processes.Process(target=write_within, args=(3_000, outcome, target))
     process.start()
-    message = outcome.get(timeout=60)
+    message = outcome.get(timeout=300)
     process.join()
     assert "File too large" in message
     assert "run again once this is mended" in message
