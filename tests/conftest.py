@@ -12,6 +12,11 @@ from hypothesis import HealthCheck, settings
 # Chosen before torch is loaded: many small trainings on few cores are quickest with one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What is printed has no colours and its usual width, whatever a terminal, or a service that runs tests, wants.
+WISHES = "COLUMNS LINES TERMINAL_WIDTH FORCE_COLOR PY_COLORS GITHUB_ACTIONS TTY_COMPATIBLE TTY_INTERACTIVE"
+for wish in WISHES.split():
+    os.environ.pop(wish, None)
+
 # What is remembered of the machine is no user's, and can be written where no home can.
 os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / f"mtlrank-tests-{os.getuid()}")
 
