@@ -2,9 +2,12 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mtl_rank.config.base import Section
+
+FEWEST_DRAWS = 10
+"""From fewer draws of users there is no telling where the middle 95 % end."""
 
 CalibrationMethod = Literal["none", "auto", "platt", "isotonic", "temperature", "beta"]
 
@@ -27,10 +30,17 @@ class Evaluation(Section):
     """What is measured beyond the numbers of each task.
 
     by: columns of the examples or features whose values are measured one by one.
-    draws: of users, for intervals and p-values; 0 = no intervals.
+    draws: of users, for intervals and p-values; 0 = no intervals, or at least `FEWEST_DRAWS`.
     baselines: simpler models that are trained and measured beside the run.
     """
 
     by: tuple[str, ...] = ()
     draws: int = Field(200, ge=0, le=10_000)
     baselines: tuple[BaselineName, ...] = ("constant", "item_rate", "logistic")
+
+    @field_validator("draws")
+    @classmethod
+    def _tell_an_interval(cls, draws: int) -> int:
+        if 0 < draws < FEWEST_DRAWS:
+            raise ValueError(f"{draws} tell no interval; 0 for none, or at least {FEWEST_DRAWS}")
+        return draws

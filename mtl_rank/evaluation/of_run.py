@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mtl_rank.config import ProjectConfig
+from mtl_rank.config.measuring import FEWEST_DRAWS
 from mtl_rank.data.cache import Prepared, prepared
 from mtl_rank.data.encoder import FeatureEncoder
 from mtl_rank.data.prepare import example_columns
@@ -22,9 +23,6 @@ from mtl_rank.features.snapshot import snapshot_rows
 from mtl_rank.predict import Predictor
 from mtl_rank.progress import Reporter
 from mtl_rank.runs import Run
-
-FEWEST_DRAWS = 10
-"""From fewer draws of users there is no telling where the middle 95 % end."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from mtl_rank.evaluation.columns import (
 from mtl_rank.evaluation.evaluate import finish
 from mtl_rank.evaluation.outcomes import Collector, Doubles, Kind, Outcomes, outputs_of
 from mtl_rank.evaluation.windows import Window
-from mtl_rank.features.entity_rows import read_rows
+from mtl_rank.features.entity_rows import check_exact, read_rows
+from mtl_rank.features.kinds import check_joinable
 from mtl_rank.features.snapshot import EVENT_TIMESTAMP
 from mtl_rank.features.sources import first_line
 from mtl_rank.features.sql import Engine, instant, quote
@@ -96,6 +97,9 @@ def scored_rows(
         _require(f"{examples}", [EVENT_TIMESTAMP, *wanted], rows)
         for name in by:
             check_slice(name, rows[name])
+        for name in keys:
+            check_joinable(name, rows[name], name, columns[name], f"--scores {scores}")
+            check_exact(con, "rows", name, (rows[name], columns[name]), f"--scores {scores}")
         _only_run(con, columns, run_id, scores)
         _check_unique(con, keys, scores)
         _only_window(con, window)

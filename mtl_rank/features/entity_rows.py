@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from mtl_rank.errors import DataError, did_you_mean
 from mtl_rank.features.duckdb_source import DuckDBSource, duckdb_relation
+from mtl_rank.features.kinds import rounded_from
 from mtl_rank.features.parquet import is_glob, parquet_relation
 from mtl_rank.features.relations import Relation, readable, single_select
 from mtl_rank.features.sql import quote
@@ -105,6 +106,27 @@ def check_times(con: duckdb.DuckDBPyConnection, table: str, timestamp: str, kind
     found = con.sql(f"SELECT {column} FROM {quote(table)} WHERE {wrong} LIMIT 1").fetchall()
     if found:
         raise DataError(f"{LABEL}: {timestamp} is not a time: {found[0][0]!r}; write 2026-01-31 13:45:00")
+
+
+def check_exact(
+    con: duckdb.DuckDBPyConnection, table: str, key: str, kinds: tuple[str, str], label: str
+) -> None:
+    """Raises DataError when keys are compared with a source as floating-point numbers that round some of them.
+
+    kinds: of the key in the entity rows, and in the source.
+    """
+    limit = rounded_from(*kinds)
+    if limit is None:
+        return
+    number = f"CAST({quote(key)} AS DOUBLE)"
+    rounded = f"isfinite({number}) AND abs({number}) >= {limit}"
+    found = con.sql(f"SELECT {quote(key)} FROM {quote(table)} WHERE {rounded} LIMIT 1").fetchall()
+    if found:
+        raise DataError(
+            f"{label}: join key {key!r} is {kinds[0]} in the entity rows but {kinds[1]} in its source; compared as "
+            f"floating-point numbers, ids such as {int(found[0][0])} are taken for their neighbours: make both BIGINT "
+            "(in pandas Int64, since a missing id turns int64 into float64)"
+        )
 
 
 def _from_text(

@@ -2,6 +2,7 @@
 
 from mtl_rank.errors import DataError
 
+_WHOLE_BELOW = {"FLOAT": 2**24, "DOUBLE": 2**53}
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL")
 
 
@@ -30,6 +31,17 @@ def check_joinable(entity: str, entity_kind: str, source: str, source_kind: str,
             f"{label}: join key {entity!r} is {entity_kind} in the entity rows but {source!r} is {source_kind} "
             "in its source; cast one of them"
         )
+
+
+def rounded_from(kind: str, other: str) -> int | None:
+    """The whole number from which on two types of key confuse neighbours when compared; None when they never do.
+
+    >>> rounded_from("DOUBLE", "BIGINT"), rounded_from("BIGINT", "BIGINT"), rounded_from("DOUBLE", "DOUBLE")
+    (9007199254740992, None, None)
+    """
+    if family(kind) != family(other) or (kind in _WHOLE_BELOW) == (other in _WHOLE_BELOW):
+        return None
+    return min(_WHOLE_BELOW.get(each, 2**53) for each in (kind, other))
 
 
 def check_time(column: str, kind: str, label: str) -> None:

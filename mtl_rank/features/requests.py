@@ -13,7 +13,14 @@ from feast.on_demand_feature_view import OnDemandFeatureView
 
 from mtl_rank.errors import DataError, did_you_mean
 from mtl_rank.features.asof import Rows, View
-from mtl_rank.features.entity_rows import EVENT_TIMESTAMP, LABEL, check_times, event_timestamp, read_rows
+from mtl_rank.features.entity_rows import (
+    EVENT_TIMESTAMP,
+    LABEL,
+    check_exact,
+    check_times,
+    event_timestamp,
+    read_rows,
+)
 from mtl_rank.features.kinds import check_joinable, check_time
 from mtl_rank.features.point_in_time import Inputs
 from mtl_rank.features.relations import Relation, copy_rows, readable
@@ -77,6 +84,8 @@ class Request:
                     )
                 kind = view.source.columns[source_column]
                 check_joinable(entity, kinds[entity], source_column, kind, view.source.label)
+                if not head:
+                    check_exact(con, rows.table, entity, (kinds[entity], kind), view.source.label)
         for on_demand in self.on_demand:
             for name in on_demand.get_request_data_schema():
                 if name not in kinds:

@@ -60,6 +60,7 @@ WRONG = [
         {"split": {"valid": "2026-01-01", "test": "2026-01-03", "end": "2026-01-02"}},
         "split: needs valid < test",
     ),
+    ({"evaluation": {"draws": 9}}, "evaluation.draws: 9 tell no interval; 0 for none, or at least 10"),
     ({"weighting": {"lambdas": {"ctr": -1}}}, "weighting.lambdas.ctr: "),
     (
         {"weighting": {"lambdas": {"ctrr": 1}}},

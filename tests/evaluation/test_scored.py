@@ -116,6 +116,7 @@ def test_what_does_not_fit_is_told(project: Path) -> None:
         "five": "CASE WHEN user_id % 2 = 0 THEN 5.0 ELSE ctr END AS ctr",
         "below": "-0.1 AS ctcvr",
         "words": "'high' AS cvr",
+        "texts": "CAST(user_id AS VARCHAR) AS user_id",
         # Of the first output too: a row that was scored is not a row without a score.
         "unknown_ctr": "CASE WHEN user_id % 2 = 1 THEN ctr END AS ctr",
         "unknown_cvr": "CASE WHEN user_id % 2 = 1 THEN cvr END AS cvr",
@@ -134,6 +135,7 @@ def test_what_does_not_fit_is_told(project: Path) -> None:
         "words": "column 'cvr' is String, it must be numbers",
         "unknown_ctr": f"column 'ctr' is null on {even:,} of the rows with a score",
         "unknown_cvr": f"column 'cvr' is null on {even:,} of the rows with a score",
+        "texts": "join key 'user_id' is BIGINT in the entity rows but 'user_id' is VARCHAR",
         "scorse": "no table 'scorse'; did you mean 'scores'",
     }
     for table, message in cases.items():
@@ -144,6 +146,9 @@ def test_what_does_not_fit_is_told(project: Path) -> None:
     assert mr.evaluate(project, run, scores="scores.duckdb:two", split="test").coverage == 1
     with pytest.raises(DataError, match="no column 'positon'; did you mean 'position'"):
         mr.evaluate(project, scores="scores.duckdb", by=["positon"])
+    far = "SELECT * REPLACE (user_id + 9007199254740992.0::DOUBLE AS user_id) FROM 'data/week.parquet'"
+    with pytest.raises(DataError, match=r"join key 'user_id' is DOUBLE .* taken for their neighbours"):
+        mr.evaluate(project, scores="scores.duckdb", examples=far)
     unlabelled = "SELECT * EXCLUDE (clicked) FROM 'data/week.parquet'"
     with pytest.raises(DataError, match="no column 'clicked'"):
         mr.evaluate(project, scores="scores.duckdb", examples=unlabelled)

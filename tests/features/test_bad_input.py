@@ -95,6 +95,25 @@ BAD_ROWS: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
 }
 
 
+BIG = 2**53
+
+
+@pytest.mark.parametrize("dtypes", [("float64", "int64"), ("int64", "float64")])
+def test_ids_that_floats_confuse(dtypes: tuple[str, str], tmp_path: Path, registry: Registry) -> None:
+    """As a float, id 2**53 + 1 is id 2**53, and would get its features."""
+    given, stored = dtypes
+    source = history(tmp_path, user=pd.Series([BIG, BIG - 1]).astype(stored))
+    fits = ROWS.assign(user=pd.Series([BIG - 1, 3]).astype(given))
+    assert ours(fits, [view(source)], registry).to_df()["x"].fillna(0).tolist() == [2, 0]
+    with pytest.raises(MtlRankError) as error:
+        ours(
+            ROWS.assign(user=pd.Series([BIG, None]).astype("Int64" if given == "int64" else given)),
+            [view(source)],
+            registry,
+        ).to_arrow()
+    assert_says(error.value, ["feature view 'stats'", "join key 'user'", "DOUBLE", str(BIG), "Int64"])
+
+
 @pytest.mark.parametrize("case", BAD_ROWS)
 def test_entity_rows(case: str, tmp_path: Path, registry: Registry) -> None:
     rows, said = BAD_ROWS[case]
