@@ -60,7 +60,7 @@ def scores_of(path: Path) -> pl.DataFrame:
         return con.sql("SELECT * FROM scores ORDER BY rowid").pl().drop(STAMPS)
 
 
-def assert_whole_chunks(path: Path) -> int:
+def assert_whole_chunks(path: Path, chunk_rows: int = CHUNK_ROWS) -> int:
     """The table holds what the ledger says. Returns the number of its rows."""
     if not path.exists():
         return 0
@@ -73,5 +73,5 @@ def assert_whole_chunks(path: Path) -> int:
             "SELECT coalesce(sum(rows), 0) FROM scores_jobs WHERE chunk >= 0"
         ).fetchall()
     assert rows == committed
-    assert rows % CHUNK_ROWS == 0
+    assert rows % chunk_rows == 0
     return int(rows)

@@ -2,7 +2,8 @@
 
 Imports once. Each line of stdin is a JSON list of attempts that run at once:
 arguments, the command line behind `mtlrank`; signal, what is sent to it, null = it may end;
-at, a function of mtl_rank whose call-th call starts the clock, null = the start of the process; delay, seconds.
+at, a function of mtl_rank whose call-th call starts the clock, null = the start of the process; delay, seconds;
+chunk_rows, null = CHUNK_ROWS.
 Answers with a line for each: a JSON list of their exit codes (negative: the signal they died of), seconds, stdout
 and stderr.
 """
@@ -32,6 +33,7 @@ class Attempt:
     at: str | None = None
     call: int = 1
     delay: float = 0.0
+    chunk_rows: int | None = None
     out: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
     err: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
 
@@ -62,6 +64,7 @@ class Attempt:
         writes a byte to `reached`: a parent that is kept waiting would send a signal without delay too late.
         """
         calls = 0
+        score.CHUNK_ROWS = self.chunk_rows or score.CHUNK_ROWS
 
         def watch(frame: FrameType, event: str, _: Any) -> None:
             nonlocal calls
