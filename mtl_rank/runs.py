@@ -22,7 +22,7 @@ from mtl_rank.errors import RunError, did_you_mean
 RUNS = "runs"
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 KILLED = "killed"
-_LOCK = "lock"
+_LOCK, _MEASURED_LOCK = "lock", "measured.lock"
 _LISTED = ("status", "tasks", "model", "weighting")
 _LONGEST_LOOK = 1.0
 _PACKAGES = ("mtl-rank", "torch", "lightning", "feast", "duckdb", "polars", "numpy")
@@ -147,6 +147,13 @@ class Run:
     def update(self, **facts: Any) -> None:
         """Set keys of run.json."""
         write_json(self.folder / "run.json", {**self.info(), **facts})
+
+    @contextmanager
+    def kept_by_one(self) -> Iterator[None]:
+        """Be the only process that adds to what was measured of this run; waits for others."""
+        with (self.folder / _MEASURED_LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.folder / "metrics.json", metrics)
