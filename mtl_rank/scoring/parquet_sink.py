@@ -18,7 +18,7 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
-from mtl_rank.durable import appearing, sync_folder
+from mtl_rank.durable import appearing, put_folder, sync_folder
 from mtl_rank.errors import ScoresError
 from mtl_rank.features.sql import Engine, quote
 from mtl_rank.scoring.database import Patience
@@ -34,7 +34,7 @@ from mtl_rank.scoring.parquet_target import (
     remove_abandoned,
     steady,
 )
-from mtl_rank.scoring.publish import link_tree, locked, put_back, put_folder, remove_tree, try_lock
+from mtl_rank.scoring.publish import link_tree, locked, put_back, remove_tree, try_lock
 from mtl_rank.scoring.table import ScoresSchema
 
 _FORMAT = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{NOTE}: $note}}"

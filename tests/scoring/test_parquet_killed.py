@@ -8,7 +8,7 @@ from parquet_writing import CHUNKS, ROWS, assert_holds, left_behind, read, score
 from processes import processes
 from sink_jobs import kill_before
 
-from mtl_rank.scoring import publish
+from mtl_rank import durable
 from mtl_rank.scoring.ledger import Chunk
 from mtl_rank.scoring.parquet_target import parquet_jobs
 
@@ -28,7 +28,7 @@ STEPS = {
 def write_until(step, *args, steps=STEPS, exchange=True, **options):
     """write_job, killed before the given line of the functions in steps. exchange: whether folders can be exchanged."""
     if not exchange:
-        publish._exchange = lambda *_: False
+        durable._exchange = lambda *_: False
     kill_before(step, steps)
     write_job(*args, **options)
 
