@@ -9,6 +9,7 @@ from processes import processes
 from sink_jobs import kill_before
 
 from mtl_rank import durable
+from mtl_rank.scoring import parquet_sink
 from mtl_rank.scoring.ledger import Chunk
 from mtl_rank.scoring.parquet_target import parquet_jobs
 
@@ -89,6 +90,22 @@ def test_a_folder_moved_away_by_a_killed_job_is_put_back(folder, following):
             break
     assert process.exitcode == 0
     assert away == 1
+
+
+def test_a_folder_that_is_put_in_its_place_meanwhile_needs_no_putting_back(folder, monkeypatch):
+    write_job(folder, "old")
+    folder.away.mkdir(parents=True)
+    lock = parquet_sink.locked
+
+    def after_the_last_job(path):
+        monkeypatch.setattr(parquet_sink, "locked", lock)
+        shutil.rmtree(folder.work)
+        return lock(path)
+
+    monkeypatch.setattr(parquet_sink, "locked", after_the_last_job)
+    write_job(folder, "a")
+    assert_holds(folder, "old", "a")
+    assert left_behind(folder) == []
 
 
 def test_a_reader_sees_old_scores_or_new_ones(folder):
