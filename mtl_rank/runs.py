@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from mtl_rank.errors import RunError, did_you_mean
 RUNS = "runs"
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 KILLED = "killed"
-_LOCK = "lock"
+_LOCK, _MEASURED_LOCK = "lock", "measured.lock"
 _LISTED = ("status", "tasks", "model", "weighting")
 _TRIES, _PAUSE = 50, 0.02
 _PACKAGES = ("mtl-rank", "torch", "lightning", "feast", "duckdb", "polars", "numpy")
@@ -79,9 +79,16 @@ class Run:
     def status(self) -> str:
         """The status in run.json; a run whose process is gone is `killed`, not `running`."""
         status: str = self.info().get("status", FAILED)
-        if status != RUNNING:
+        if status != RUNNING or self._is_held():
             return status
-        return RUNNING if self._is_held() else KILLED
+        # It may have ended between the two looks.
+        status = self.info().get("status", FAILED)
+        return KILLED if status == RUNNING else status
+
+    def refuse_finished(self) -> None:
+        """Raises RunError when there is nothing to continue."""
+        if self.info().get("status") == FINISHED:
+            raise RunError(f"run {self.id} is finished; there is nothing to continue")
 
     def _is_held(self) -> bool:
         """Whether a process trains this run. Nothing is written: whoever may read a project may list its runs."""
@@ -143,6 +150,13 @@ class Run:
         """Set keys of run.json."""
         write_json(self.folder / "run.json", {**self.info(), **facts})
 
+    @contextmanager
+    def kept_by_one(self) -> Iterator[None]:
+        """Be the only process that adds to what was measured of this run; waits for others."""
+        with (self.folder / _MEASURED_LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         write_json(self.folder / "metrics.json", metrics)
 
@@ -159,8 +173,12 @@ class Run:
         return document
 
 
-def create_run(project: Path, config: ProjectConfig) -> Run:
-    """A new run directory with status `running`. Raises RunError when it cannot be made."""
+@contextmanager
+def create_run(project: Path, config: ProjectConfig) -> Iterator[Run]:
+    """A new run directory with status `running`, held before others can find it.
+
+    Raises RunError when it cannot be made.
+    """
     stamp = datetime.now(UTC)
     name = f"{stamp:%Y%m%d-%H%M%S}-{config.model.name}-{'-'.join(config.tasks)}"[:80]
     folder = project / RUNS / f"{name}-{secrets.token_hex(2)}"
@@ -180,16 +198,19 @@ def create_run(project: Path, config: ProjectConfig) -> Run:
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         "git_commit": _git_commit(project),
     }
-    try:
-        (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-        write_json(folder / "run.json", facts)
-    except BaseException as error:
-        # Without run.json it is no run, and nothing would ever list or remove it.
-        shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise RunError(f"{folder} cannot be made: {error.strerror}") from None
-        raise
-    return Run(folder)
+    run = Run(folder)
+    with ExitStack() as held:
+        try:
+            held.enter_context(run.held())
+            (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+            write_json(folder / "run.json", facts)
+        except BaseException as error:
+            # Without run.json it is no run, and nothing would ever list or remove it.
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise RunError(f"{folder} cannot be made: {error.strerror}") from None
+            raise
+        yield run
 
 
 def list_runs(project: Path) -> list[Run]:
@@ -230,8 +251,7 @@ def find_unfinished(project: Path, name: str | None = None) -> Run:
     runs = list_runs(project)
     if name is not None:
         run = _named(runs, name)
-        if run.status() == FINISHED:
-            raise RunError(f"run {run.id} is finished; there is nothing to continue")
+        run.refuse_finished()
         return run
     unfinished = [run for run in runs if run.status() not in (FINISHED, RUNNING)]
     if not unfinished:

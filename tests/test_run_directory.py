@@ -7,10 +7,10 @@ import resource
 import pytest
 from processes import processes
 
-from mtl_rank import runs
+from mtl_rank import durable, runs
 from mtl_rank.config import load_config
 from mtl_rank.errors import RunError
-from mtl_rank.runs import RUNS, Run, create_run, write_json
+from mtl_rank.runs import RUNS, Run, create_run, list_runs, write_json
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def create_within(size, project, outcome):
     config = load_config(project)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     try:
-        outcome.put(str(create_run(project, config)))
+        with create_run(project, config) as run:
+            outcome.put(str(run))
     except RunError as error:
         outcome.put(str(error))
 
@@ -65,6 +66,26 @@ def test_a_process_that_was_put_to_sleep_looks_again_whether_a_run_is_held(run, 
         monkeypatch.setattr(runs.time, "sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
         with run.held():
             pass
+
+
+def test_a_run_that_ends_between_two_looks_at_it_was_not_killed(run, monkeypatch):
+    def end(self):
+        self.update(status="finished")
+        return False
+
+    monkeypatch.setattr(Run, "_is_held", end)
+    assert run.status() == "finished"
+
+
+def test_a_new_run_is_never_seen_as_killed(project, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        durable, "sync_folder", lambda _: seen.extend(run.status() for run in list_runs(project))
+    )
+    with create_run(project, load_config(project)) as run:
+        assert run.status() == "running"
+    assert set(seen) == {"running"}
+    assert run.status() == "killed"
 
 
 def test_what_is_written_takes_the_place_of_what_was_there(run):

@@ -148,7 +148,7 @@ def _write_run(folder: Path, views: Mapping[str, list[str]]) -> None:
     encoder = fit_encoder(parts, schema, config.tasks, config.model.dim)
     torch.manual_seed(SEED)
     network = build_network(config.model, encoder.layout, torch.zeros(len(config.tasks)), config.tasks)
-    run = create_run(folder, config)
-    encoder.save(run.encoder_folder)
-    save_file(network.state_dict(), run.weights)
-    run.update(status=FINISHED, precision=asdict(precision_here()))
+    with create_run(folder, config) as run:
+        encoder.save(run.encoder_folder)
+        save_file(network.state_dict(), run.weights)
+        run.update(status=FINISHED, precision=asdict(precision_here()))

@@ -124,7 +124,7 @@ def clear_cache(project: Path) -> int:
                 continue
             with suppress(FileNotFoundError):
                 # Otherwise another process removed it meanwhile.
-                shutil.rmtree(project / CACHE / entry.fingerprint)
+                _remove(project / CACHE / entry.fingerprint)
                 freed += entry.size
     return freed
 
@@ -141,6 +141,14 @@ def _sweep(cache: Path) -> int:
             freed += _size(folder)
             shutil.rmtree(folder, ignore_errors=True)
     return freed
+
+
+def _remove(folder: Path) -> None:
+    """Remove an entry; what a kill leaves of it is swept."""
+    partial = folder.with_name(folder.name + _PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    folder.rename(partial)
+    shutil.rmtree(partial)
 
 
 def _size(folder: Path) -> int:
@@ -166,7 +174,7 @@ def _open(folder: Path, config: ProjectConfig, reporter: Reporter) -> Prepared |
         ]
     except MtlRankError as error:
         reporter.say(f"prepared data is made again: {error}")
-        shutil.rmtree(folder)
+        _remove(folder)
         return None
     return Prepared(folder.name, encoder, *splits)
 

@@ -135,6 +135,11 @@ def keep(run: Run, result: Evaluation) -> None:
     What was known of the same predictions before and was not asked for again stays: intervals of more draws,
     slices by other columns, simpler models, what is inside the network.
     """
+    with run.kept_by_one():
+        _keep(run, result)
+
+
+def _keep(run: Run, result: Evaluation) -> None:
     stored, details, window = run.metrics(), run.details(), result.window
     document, before = result.as_dict(), stored.get(window, {})
     again = same_predictions(document, before)

@@ -1,6 +1,5 @@
 """Writes a run as one file that other programs can run, checked against the run on real rows."""
 
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from mtl_rank.data.datamodule import to_batch
 from mtl_rank.data.encoded import take
 from mtl_rank.data.encoder import EncodedRows
 from mtl_rank.data.prepare import as_polars, serving_columns
+from mtl_rank.durable import put_folder
 from mtl_rank.errors import ConfigError, DataError, RunError
 from mtl_rank.exporting.formats import Floats, Format, format_named
 from mtl_rank.exporting.ranker import Ranker
@@ -123,9 +123,7 @@ def export(predictor: Predictor, rows: EncodedRows, name: str, folder: Path, rep
         as_scored = difference if predictor.precision == _EXACT else _difference(predictor, rows, run)
         found = Exported(folder, folder / chosen.file, inputs, outputs, len(rows.ids), difference, as_scored)
         write_json(partial / DESCRIPTION, _description(predictor, name, found))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        put_folder(partial, folder, Path(scratch) / "away")
     return found
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from feast.infra.offline_stores.file_source import FileSource
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 
+from mtl_rank.durable import put_folder
 from mtl_rank.errors import DataError
 
 ROWS_PER_FILE = 2**22
@@ -128,12 +129,9 @@ def _replace_local_folder(data: pa.RecordBatchReader, filesystem: FileSystem, fo
     try:
         new.mkdir(parents=True)
         add_files(data, filesystem, str(new))
-        if folder.exists():
-            folder.rename(gone)
-        new.rename(folder)
+        put_folder(new, folder, gone)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _files_below(filesystem: FileSystem, folder: str) -> list[str]:

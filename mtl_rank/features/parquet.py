@@ -40,10 +40,11 @@ def parquet_relation(
 
 
 def parquet_files(path: str, base: Path, label: str) -> list[str]:
-    """The files that a path stands for, by name. Raises DataError when there is none."""
+    """The files that a path stands for, by name. Raises DataError when there is none, or one vanishes meanwhile."""
     full = base / path
     if full.is_dir():
-        files = sorted(map(str, full.rglob("*.parquet")))
+        with readable(label):
+            files = sorted(map(str, full.rglob("*.parquet")))
         problem = f"folder {full} holds no .parquet file"
     elif full.exists() or not is_glob(path):
         files = [str(full)] if full.exists() else []

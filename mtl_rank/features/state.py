@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -81,7 +82,8 @@ def _files(source: DataSource, base: Path) -> list[str] | None:
         return None
     path = base / str(source.path)
     if path.is_dir():
-        files = [file for file in path.rglob("*") if file.is_file()]
+        # Unlike rglob, this passes over folders that vanish meanwhile.
+        files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
     elif path.exists() or not is_glob(str(source.path)):
         # Beside a parquet file are rows that were appended, beside a database its last changes, if it was not closed.
         files = [path, path.with_name(path.name + ".wal"), *Path(f"{path}{APPENDED}").glob("*.parquet")]

@@ -18,7 +18,7 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
-from mtl_rank.durable import appearing, sync_folder
+from mtl_rank.durable import appearing, put_folder, sync_folder
 from mtl_rank.errors import ScoresError
 from mtl_rank.features.sql import Engine, quote
 from mtl_rank.scoring.database import Patience
@@ -34,7 +34,7 @@ from mtl_rank.scoring.parquet_target import (
     remove_abandoned,
     steady,
 )
-from mtl_rank.scoring.publish import link_tree, locked, put_back, put_folder, remove_tree, try_lock
+from mtl_rank.scoring.publish import link_tree, locked, put_back, remove_tree, try_lock
 from mtl_rank.scoring.table import ScoresSchema
 
 _FORMAT = f"FORMAT parquet, COMPRESSION zstd, KV_METADATA {{{NOTE}: $note}}"
@@ -103,14 +103,12 @@ class ParquetSink:
             self._lock = self._patience.retry(
                 self._claim, JobHeld, self._patience.job, LONGEST_PAUSE_FOR_A_JOB
             )
-            # Whoever held the job until now may have finished it, and been killed before it tidied up.
-            if self.job_id in published(self.target):
-                self._clear()
-                self._look_for_end()
-                return
-            self._me = Holder.here()
-            self._folder.begin(self._note(details=dict(self.details)), self._me)
-            self._committed = dict(self._folder.chunks())
+            try:
+                self._go_on()
+            except BaseException:
+                # Otherwise this very process would hold the job, and wait for itself when it tries again.
+                self._let_go()
+                raise
 
     def commit(self, chunk: Chunk, scores: pa.Table | pa.RecordBatch, details: Details | None = None) -> bool:
         """Write a chunk, all of it or nothing. False if it had been committed before: nothing is written then.
@@ -203,6 +201,16 @@ class ParquetSink:
 
     def _note(self, **facts: Any) -> dict[str, Any]:
         return {"job_id": self.job_id, "run_id": self.run_id, "replace": self._replace, **facts}
+
+    def _go_on(self) -> None:
+        # Whoever held the job until now may have finished it, and been killed before it tidied up.
+        if self.job_id in published(self.target):
+            self._clear()
+            self._look_for_end()
+            return
+        self._me = Holder.here()
+        self._folder.begin(self._note(details=dict(self.details)), self._me)
+        self._committed = dict(self._folder.chunks())
 
     def _look_for_end(self) -> None:
         there = published(self.target).keys()
@@ -299,7 +307,8 @@ class ParquetSink:
     def _put_back(self) -> None:
         """A folder that a killed job moved away, and did not replace, is the scores that are there."""
         if self.target.away.exists():
-            with locked(self.target.publish_lock):
+            # The working folder may be gone by now: then whoever moved the folder away has replaced it and ended.
+            with suppress(FileNotFoundError), locked(self.target.publish_lock):
                 put_back(self.target.path, self.target.away)
 
     def _copy(

@@ -1,7 +1,5 @@
-"""Folders that appear whole, put in their place in one step, and locks of those who do so."""
+"""What is done to folders of scores that are published, and locks of those who do so."""
 
-import ctypes
-import errno
 import fcntl
 import os
 import shutil
@@ -10,27 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mtl_rank.durable import sync_folder
-
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-_CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
-
-
-def put_folder(new: Path, path: Path, away: Path) -> None:
-    """Put the folder `new` in the place of `path`, which may not exist. The old folder is then called `new`.
-
-    On Linux the two are exchanged in one step. Elsewhere, and on file systems that cannot, there is a moment without
-    any folder, but never one with a mixture: the old one is then called `away`, and `put_back` finds it there.
-    """
-    for folder in (new, *(child for child in new.rglob("*") if child.is_dir())):
-        sync_folder(folder)
-    if not path.exists():
-        new.rename(path)
-    elif not _exchange(new, path):
-        path.rename(away)
-        new.rename(path)
-        away.rename(new)
-    sync_folder(path.parent)
 
 
 def put_back(path: Path, away: Path) -> None:
@@ -83,16 +60,3 @@ def link_tree(old: Path, new: Path) -> None:
 def remove_tree(path: Path) -> None:
     """Remove a folder, if it is there."""
     shutil.rmtree(path, ignore_errors=True)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders in one step; False where that is not possible."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None:
-        return False
-    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _CANNOT_EXCHANGE:
-        return False
-    raise OSError(number, os.strerror(number), str(other))

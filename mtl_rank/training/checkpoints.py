@@ -60,6 +60,7 @@ class Checkpoints(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._save(trainer)
+        # With the last epoch Lightning ends by itself.
         if self._agreed(trainer, self.interrupted) and not trainer.should_stop:
             raise TrainingInterrupted
 

@@ -27,7 +27,7 @@ from mtl_rank.nn.embedding import Vectors
 from mtl_rank.nn.zoo import build_network
 from mtl_rank.progress import Reporter
 from mtl_rank.training.callbacks import BestWeights, History
-from mtl_rank.training.checkpoints import Checkpoints, newest_checkpoint
+from mtl_rank.training.checkpoints import Checkpoints, TrainingInterrupted, newest_checkpoint
 from mtl_rank.training.gradients import SharedGradients
 from mtl_rank.training.losses import TaskLosses
 from mtl_rank.training.module import RankingModule
@@ -116,6 +116,9 @@ def fit(
                 ckpt_path=newest,
                 weights_only=True,
             )
+    if checkpoints.interrupted:
+        # In an epoch that turned out to be the last, whose checkpoint is there.
+        raise TrainingInterrupted
     of_tables = sum(table.numel() for table in network.tables())
     return FitResult(
         epochs=trainer.current_epoch,

@@ -92,9 +92,11 @@ def tune(request: Request, project: Path, repository: FeatureRepository, reporte
         raise KeyboardInterrupt from None
     if study.running():
         reporter.say(f"{study.running()} trials are still being trained by other processes")
-    found = _summary(request, study, folder.name, alone)
-    write_json(folder / _RESULT, found.as_dict())
-    write_page(folder / "front.html", found)
+    with locked(folder / "page.lock"):
+        # One process after another: otherwise one that knows less may be the last to write.
+        found = _summary(request, study, folder.name, alone)
+        write_json(folder / _RESULT, found.as_dict())
+        write_page(folder / "front.html", found)
     return found
 
 

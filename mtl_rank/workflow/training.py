@@ -63,8 +63,8 @@ def train(
     repository = checked(config, project)
     if _SHARED_RUN in os.environ:
         _take_part(Run(project / RUNS / os.environ[_SHARED_RUN]), config, project, repository)
-    run = create_run(project, config)
-    _complete(run, config, project, repository, reporter)
+    with create_run(project, config) as run:
+        _complete(run, config, project, repository, reporter)
     _report(run, reporter)
     return run
 
@@ -96,7 +96,11 @@ def resume(project: Path | str, run: str | None = None, reporter: Reporter | Non
         _take_part(shared, shared.config(), project, project_repository(project, shared.config()))
     found = find_unfinished(project, run)
     config = found.config()
-    _complete(found, config, project, project_repository(project, config), reporter)
+    repository = project_repository(project, config)
+    with found.held():
+        # Another process may have continued it since it was found.
+        found.refuse_finished()
+        _complete(found, config, project, repository, reporter)
     _report(found, reporter)
     return found
 
@@ -104,71 +108,70 @@ def resume(project: Path | str, run: str | None = None, reporter: Reporter | Non
 def _complete(
     run: Run, config: ProjectConfig, project: Path, repository: FeatureRepository, reporter: Reporter
 ) -> None:
-    """Prepare, fit, measure; each step finds what an earlier attempt left."""
-    with run.held():
-        try:
-            run.update(status=RUNNING)
-            began = time.monotonic()
-            data = prepared(config, project, repository, reporter)
-            ready = time.monotonic()
-            before = run.info().get("prepared", data.fingerprint)
-            if before != data.fingerprint:
-                raise RunError(
-                    f"run {run.id}: examples or features have changed since it began "
-                    f"({before} is now {data.fingerprint}); train anew"
-                )
-            data.encoder.save(run.encoder_folder)
-            # With several devices Lightning starts this command again for each: they join this run.
-            os.environ[_SHARED_RUN] = run.id
-            rows = {"train": data.train.rows, "valid": data.valid.rows}
-            # A run that is resumed, perhaps elsewhere, keeps the arithmetic it began with.
-            precision = load_precision(run.info().get("precision")) or choose_precision(
-                config.fit.precision, config.fit.accelerator
+    """Prepare, fit, measure; each step finds what an earlier attempt left. run: held by this process."""
+    try:
+        run.update(status=RUNNING)
+        began = time.monotonic()
+        data = prepared(config, project, repository, reporter)
+        ready = time.monotonic()
+        before = run.info().get("prepared", data.fingerprint)
+        if before != data.fingerprint:
+            raise RunError(
+                f"run {run.id}: examples or features have changed since it began "
+                f"({before} is now {data.fingerprint}); train anew"
             )
-            definitions = service_definitions(repository)
-            write_json(run.folder / DEFINITIONS, definitions)
-            run.update(
-                prepared=data.fingerprint,
-                rows=rows,
-                precision=asdict(precision),
-                features=fingerprint(definitions),
-            )
-            checks = check_prepared(config, project, repository, data, reporter)
-            checks.say(reporter)
-            run.write_checks(checks.as_dict())
-            vectors = read_pretrained(config.model.pretrained, project, data.encoder, reporter)
-            result = fit(
-                config, data.encoder, data.train, data.valid, run.folder, reporter, precision, vectors
-            )
-            run.calibration.unlink(missing_ok=True)
-            calibration = fit_calibration(Predictor.load(run), data.valid, reporter)
-            run.update(fit=asdict(result), calibration=calibration)
-            run.write_metrics({"valid": result.valid})
-            fitted = time.monotonic()
-            evaluate_test(run, project, repository, data, reporter)
-            seconds = {
-                "prepare": ready - began,
-                "train": fitted - ready,
-                "measure": time.monotonic() - fitted,
-            }
-            run.update(status=FINISHED, seconds=seconds)
-            shutil.rmtree(run.checkpoints, ignore_errors=True)
-        except (KeyboardInterrupt, TrainingInterrupted):
+        data.encoder.save(run.encoder_folder)
+        # With several devices Lightning starts this command again for each: they join this run.
+        os.environ[_SHARED_RUN] = run.id
+        rows = {"train": data.train.rows, "valid": data.valid.rows}
+        # A run that is resumed, perhaps elsewhere, keeps the arithmetic it began with.
+        precision = load_precision(run.info().get("precision")) or choose_precision(
+            config.fit.precision, config.fit.accelerator
+        )
+        definitions = service_definitions(repository)
+        write_json(run.folder / DEFINITIONS, definitions)
+        run.update(
+            prepared=data.fingerprint,
+            rows=rows,
+            precision=asdict(precision),
+            features=fingerprint(definitions),
+        )
+        checks = check_prepared(config, project, repository, data, reporter)
+        checks.say(reporter)
+        run.write_checks(checks.as_dict())
+        vectors = read_pretrained(config.model.pretrained, project, data.encoder, reporter)
+        result = fit(config, data.encoder, data.train, data.valid, run.folder, reporter, precision, vectors)
+        run.calibration.unlink(missing_ok=True)
+        calibration = fit_calibration(Predictor.load(run), data.valid, reporter)
+        run.update(fit=asdict(result), calibration=calibration)
+        run.write_metrics({"valid": result.valid})
+        fitted = time.monotonic()
+        evaluate_test(run, project, repository, data, reporter)
+        seconds = {
+            "prepare": ready - began,
+            "train": fitted - ready,
+            "measure": time.monotonic() - fitted,
+        }
+        run.update(status=FINISHED, seconds=seconds)
+    except (KeyboardInterrupt, TrainingInterrupted):
+        # It may have come when all was done.
+        if run.info()["status"] != FINISHED:
             run.update(status=INTERRUPTED)
             reporter.say(f"continue with: mtlrank train --resume {run.id}")
-            raise KeyboardInterrupt from None
-        except BaseException as error:
-            if not is_full_disk(error):
-                run.update(status=FAILED)
-                raise
-            with suppress(OSError):
-                run.update(status=FAILED)
-            raise RunError(
-                f"no room left to write run {run.id} ({run.folder}).\n"
-                f"Free some, then continue with: mtlrank train --resume {run.id}"
-            ) from error
-        finally:
-            os.environ.pop(_SHARED_RUN, None)
+        raise KeyboardInterrupt from None
+    except BaseException as error:
+        if not is_full_disk(error):
+            run.update(status=FAILED)
+            raise
+        with suppress(OSError):
+            run.update(status=FAILED)
+        raise RunError(
+            f"no room left to write run {run.id} ({run.folder}).\n"
+            f"Free some, then continue with: mtlrank train --resume {run.id}"
+        ) from error
+    finally:
+        os.environ.pop(_SHARED_RUN, None)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
 
 
 def _report(run: Run, reporter: Reporter) -> None:

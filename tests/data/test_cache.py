@@ -122,6 +122,28 @@ def test_what_a_killed_preparation_had_begun_is_removed(project):
     assert len(list_cache(project)) == 1
 
 
+KILLED_CLEARING = """
+import os, shutil, signal, sys
+from pathlib import Path
+from mtl_rank.data.cache import clear_cache
+unlink = os.unlink
+def once(*args, **options):
+    unlink(*args, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.unlink = once
+clear_cache(Path(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_removal_left_is_removed(project):
+    prepare(project, ["ctr"])
+    words = [sys.executable, "-c", KILLED_CLEARING, project]
+    assert subprocess.run(words, check=False).returncode == -9
+    assert list_cache(project) == []
+    assert clear_cache(project) > 0
+    assert [path.name for path in (project / "cache").iterdir()] == ["locks"]
+
+
 SAME_LABEL = {"tasks.dwell.label": "clicked", "tasks.dwell.transform": "none", "tasks.dwell.given": None}
 
 

@@ -1,5 +1,8 @@
 """What prepared data depends on: whatever changes the features changes their state, or there is no state at all."""
 
+import shutil
+import threading
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,7 +13,9 @@ from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, File
 from feast.types import Float64
 from stores import OURS, at, parquet
 
+from mtl_rank.errors import DataError
 from mtl_rank.features.duckdb_source import DuckDBSource
+from mtl_rank.features.parquet import parquet_files
 from mtl_rank.features.repository import FeatureRepository, open_repository
 from mtl_rank.features.state import source_state
 
@@ -86,3 +91,31 @@ def test_what_a_duckdb_source_reads_beside_its_file_cannot_be_seen(tmp_path: Pat
     source = DuckDBSource(name="stats", path=str(tmp_path / "shop.duckdb"), timestamp_field="ts", **chosen)
     state = source_state(applied(tmp_path / "repository", source=source))
     assert (state is not None) == (case in TABLES)
+
+
+def test_folders_that_vanish_while_they_are_looked_at_are_told_or_passed_over(tmp_path: Path) -> None:
+    days = [tmp_path / "stats" / f"day={number}" for number in range(40)]
+    for day in days:
+        day.mkdir(parents=True)
+        (day / "x.parquet").touch()
+    source = FileSource(path=str(tmp_path / "stats"), timestamp_field="ts")
+    repository = applied(tmp_path / "repository", source=source)
+    done = threading.Event()
+
+    def make_anew() -> None:
+        while not done.is_set():
+            for day in days:
+                shutil.rmtree(day)
+                day.mkdir()
+                (day / "x.parquet").touch()
+
+    maker = threading.Thread(target=make_anew)
+    maker.start()
+    try:
+        for _ in range(100):
+            assert source_state(repository)
+            with suppress(DataError):
+                parquet_files(source.path, tmp_path, "stats")
+    finally:
+        done.set()
+        maker.join()

@@ -9,7 +9,8 @@ from parquet_writing import CHUNKS, ROWS, assert_holds, left_behind, read, score
 from processes import processes
 from sink_jobs import SECONDS, kill_before
 
-from mtl_rank.scoring import publish
+from mtl_rank import durable
+from mtl_rank.scoring import parquet_sink
 from mtl_rank.scoring.ledger import Chunk
 from mtl_rank.scoring.parquet_target import parquet_jobs
 
@@ -29,7 +30,7 @@ STEPS = {
 def write_until(step, *args, steps=STEPS, exchange=True, **options):
     """write_job, killed before the given line of the functions in steps. exchange: whether folders can be exchanged."""
     if not exchange:
-        publish._exchange = lambda *_: False
+        durable._exchange = lambda *_: False
     kill_before(step, steps)
     write_job(*args, **options)
 
@@ -90,6 +91,22 @@ def test_a_folder_moved_away_by_a_killed_job_is_put_back(folder, following):
             break
     assert process.exitcode == 0
     assert away == 1
+
+
+def test_a_folder_that_is_put_in_its_place_meanwhile_needs_no_putting_back(folder, monkeypatch):
+    write_job(folder, "old")
+    folder.away.mkdir(parents=True)
+    lock = parquet_sink.locked
+
+    def after_the_last_job(path):
+        monkeypatch.setattr(parquet_sink, "locked", lock)
+        shutil.rmtree(folder.work)
+        return lock(path)
+
+    monkeypatch.setattr(parquet_sink, "locked", after_the_last_job)
+    write_job(folder, "a")
+    assert_holds(folder, "old", "a")
+    assert left_behind(folder) == []
 
 
 def test_a_reader_sees_old_scores_or_new_ones(folder):

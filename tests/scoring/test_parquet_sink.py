@@ -1,10 +1,12 @@
 """Scores in parquet: each chunk once, published whole, whatever happens in between."""
 
+import errno
 import json
 import os
 import resource
 import threading
 from datetime import UTC, datetime
+from unittest.mock import Mock
 
 import numpy as np
 import polars as pl
@@ -29,7 +31,7 @@ from mtl_rank.errors import ConfigError, ScoresError
 from mtl_rank.scoring.database import Patience
 from mtl_rank.scoring.ledger import Chunk
 from mtl_rank.scoring.parquet_sink import ParquetSink
-from mtl_rank.scoring.parquet_target import ParquetTarget, parquet_jobs
+from mtl_rank.scoring.parquet_target import JobFolder, ParquetTarget, parquet_jobs
 from mtl_rank.scoring.sinks import open_target
 from mtl_rank.scoring.table import ScoresSchema, ScoresTarget
 
@@ -192,6 +194,15 @@ def test_a_full_disk_keeps_what_was_committed(target):
     assert "File too large" in message
     assert "run again once this is mended" in message
     assert not target.path.exists()
+    assert write_job(target) == CHUNKS
+    assert_holds(target, "a")
+
+
+def test_a_job_that_could_not_begin_is_not_held(target, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr(JobFolder, "begin", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(ScoresError, match="run again once this is mended"):
+            write_job(target)
     assert write_job(target) == CHUNKS
     assert_holds(target, "a")
 

@@ -219,8 +219,8 @@ def test_whatever_the_weights_cumulative_logits_fall(data):
 def predictor(tmp_path):
     config = config_of(tasks=TASKS)
     encoder = fit_encoder([with_classes(500, 1)], SCHEMA, config.tasks, config.model.dim)
-    run = create_run(tmp_path, config)
-    encoder.save(run.encoder_folder)
+    with create_run(tmp_path, config) as run:
+        encoder.save(run.encoder_folder)
     torch.manual_seed(3)
     network = build_network(config.model, encoder.layout, prior_logits(encoder.targets), config.tasks)
     save_file(network.state_dict(), run.weights)

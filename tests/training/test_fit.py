@@ -171,6 +171,31 @@ def test_an_interrupted_training_ends_in_the_same_weights(split, tmp_path, rule,
     assert result.seconds >= float(history_of(folder)[1][-1]["seconds"])
 
 
+class StopsAtTheEnd(Silent):
+    """Presses Ctrl-C when the numbers of an epoch are told."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def say(self, text):
+        if text.startswith(f"epoch {self.epoch}:"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_control_c_in_the_epoch_that_turns_out_to_be_the_last_is_heard(split, tmp_path):
+    config = config_of(fit={"epochs": 30, "patience": 1, "lr": 0.3})
+    whole, expected = split.fit(tmp_path / "whole", config)
+    assert whole.epochs < 30
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    with pytest.raises(TrainingInterrupted):
+        fit(config, split.encoder, split.train, split.valid, folder, StopsAtTheEnd(whole.epochs))
+    result = fit(config, split.encoder, split.train, split.valid, folder, Silent())
+    weights = load_file(folder / "model.safetensors")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert (result.valid, result.best_epoch, result.epochs) == (whole.valid, whole.best_epoch, whole.epochs)
+
+
 @pytest.mark.parametrize("method", ["gradnorm", "dwa", "pcgrad"])
 def test_lambdas_continue_where_they_were_interrupted(split, tmp_path, method):
     config = config_of(fit={"epochs": 3}, model={"dropout": 0.3}, weighting={"method": method})

@@ -28,8 +28,8 @@ CONFIGS = {
 def run_of(folder, config):
     """A run with random weights, which need no training to tell rows apart."""
     encoder = fit_encoder([table_of(300, seed=1)], SCHEMA, config.tasks, config.model.dim)
-    run = create_run(folder, config)
-    encoder.save(run.encoder_folder)
+    with create_run(folder, config) as run:
+        encoder.save(run.encoder_folder)
     torch.manual_seed(5)
     network = build_network(config.model, encoder.layout, torch.zeros(len(config.tasks)))
     with torch.no_grad():

@@ -4,13 +4,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from harness import mtlrank
 
 import mtl_rank as mr
-from mtl_rank.runs import find_run, list_runs
+from mtl_rank.errors import RunError
+from mtl_rank.runs import Run, find_run, list_runs
+from mtl_rank.workflow import training
 
 EPOCHS = 3
 # Checkpoints are asked for as often as in the killed run: they must not change a bit either.
@@ -65,6 +68,40 @@ def test_resuming_says_what_cannot_be_resumed(trained: Path) -> None:
         outcome = mtlrank("train", *arguments, cwd=trained)
         assert (outcome.code, outcome.out) == (2, "")
         assert words in outcome.err
+
+
+def test_a_run_that_another_process_finished_meanwhile_is_left_alone(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = shutil.copytree(trained, tmp_path / "shop")
+    run = find_run(project)
+    run.update(status="interrupted")
+    open_repository = training.project_repository
+
+    def end(*args: Any) -> Any:
+        run.update(status="finished")
+        return open_repository(*args)
+
+    monkeypatch.setattr(training, "project_repository", end)
+    with pytest.raises(RunError, match="is finished"):
+        mr.resume(project, run.id)
+    assert run.status() == "finished"
+
+
+def test_a_run_stopped_behind_its_last_step_is_finished(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = Run.update
+
+    def stop(self: Run, **facts: Any) -> None:
+        update(self, **facts)
+        if facts.get("status") == "finished":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "update", stop)
+    with pytest.raises(KeyboardInterrupt):
+        mr.train(project, ["ctr"], {"fit.epochs": 1})
+    assert find_run(project).info()["fit"]["epochs"] == 1
 
 
 def test_changed_examples_are_not_mixed_into_a_run(project: Path) -> None:

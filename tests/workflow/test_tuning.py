@@ -133,6 +133,7 @@ def test_processes_share_a_study(project: Path, tuned: tuple[Path, float]) -> No
     running = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(timeout=600) for process in running] == [0, 0]
     assert len(list((study_of(project) / "trials").iterdir())) == TRIALS
+    assert len(result_of(project)["points"]) == TRIALS
     outcome = mtlrank(*ARGUMENTS, "--json", cwd=project)
     assert outcome.code == 0, outcome.err
     found = outcome.document
