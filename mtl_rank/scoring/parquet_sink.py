@@ -29,10 +29,10 @@ from mtl_rank.scoring.parquet_target import (
     NOTE,
     JobFolder,
     ParquetTarget,
+    columns_there,
     parquet_jobs,
     published,
     remove_abandoned,
-    steady,
 )
 from mtl_rank.scoring.publish import link_tree, locked, put_back, remove_tree, try_lock
 from mtl_rank.scoring.table import ScoresSchema
@@ -245,29 +245,19 @@ class ParquetSink:
                 )
 
     def _refuse_misfit(self) -> None:
+        # What is there must be scores also where they are replaced.
+        if self.job_id in published(self.target) or self._replace:
+            return
         with _mendable(self.target):
-            existing = steady(self.target, self._columns_there)
-        misfit = self.schema.misfit(existing) if existing else None
-        if misfit:
+            existing = columns_there(self.target)
+        if existing is None:
+            return
+        if not self.target.is_folder:
+            raise ScoresError(f"{self.target} has scores already: choose another file, or --replace it")
+        if misfit := self.schema.misfit(existing):
             raise ScoresError(
                 f"{self.target} does not fit: {misfit}.\nChoose another folder, or --replace it"
             )
-
-    def _columns_there(self) -> dict[str, str] | None:
-        """The columns of the scores to which this job's are to be added; None where there are none."""
-        files = self.target.files()
-        if not files or self._replace or self.job_id in published(self.target):
-            return None
-        if not self.target.is_folder:
-            raise ScoresError(f"{self.target} has scores already: choose another file, or --replace it")
-        try:
-            with Engine().connect() as con:
-                newest = con.read_parquet(glob.escape(str(files[-1])), hive_partitioning=False)
-                return dict(zip(newest.columns, map(str, newest.types), strict=True))
-        except duckdb.IOException:
-            if files[-1].exists():
-                raise
-            raise FileNotFoundError(files[-1]) from None
 
     def _publish_file(self, note: str) -> None:
         whole = self._folder.path / "whole.parquet"

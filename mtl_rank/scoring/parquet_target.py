@@ -1,5 +1,6 @@
 """Scores in parquet and the jobs that are in them: every file says itself which job wrote it."""
 
+import glob
 import json
 import os
 import time
@@ -10,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mtl_rank.durable import PARTIAL, appearing
 from mtl_rank.errors import ScoresError
+from mtl_rank.features.sql import Engine
 from mtl_rank.scoring.holder import Holder
 from mtl_rank.scoring.ledger import Chunk, JobState
 from mtl_rank.scoring.publish import remove_tree, try_lock
@@ -58,7 +61,7 @@ class ParquetTarget:
         Raises:
             ScoresError: the path is something else, or holds files that no job wrote.
         """
-        return steady(self, self._files)
+        return _steady(self, self._files)
 
     def _files(self) -> list[Path]:
         if not self.path.exists():
@@ -160,10 +163,10 @@ def published(target: ParquetTarget) -> dict[str, JobState]:
     Raises:
         ScoresError: something there is no scores.
     """
-    return steady(target, lambda: _published(target))
+    return _steady(target, lambda: _published(target))
 
 
-def steady(target: ParquetTarget, look: Callable[[], _Found]) -> _Found:
+def _steady(target: ParquetTarget, look: Callable[[], _Found]) -> _Found:
     """What `look` finds at a moment when no job publishes between its look at the names and that at the files.
 
     Raises:
@@ -210,6 +213,30 @@ def _published(target: ParquetTarget) -> dict[str, JobState]:
         )
         found[job.job_id] = job
     return found
+
+
+def columns_there(target: ParquetTarget) -> dict[str, str] | None:
+    """The columns of the newest scores that are there, with their DuckDB types; None where there are none.
+
+    Raises:
+        ScoresError: as `published`.
+        duckdb.Error: the newest file is damaged.
+    """
+    return _steady(target, lambda: _columns_there(target))
+
+
+def _columns_there(target: ParquetTarget) -> dict[str, str] | None:
+    files = target.files()
+    if not files:
+        return None
+    try:
+        with Engine().connect() as con:
+            newest = con.read_parquet(glob.escape(str(files[-1])), hive_partitioning=False)
+            return dict(zip(newest.columns, map(str, newest.types), strict=True))
+    except duckdb.IOException:
+        if files[-1].exists():
+            raise
+        raise FileNotFoundError(files[-1]) from None
 
 
 def parquet_jobs(target: ParquetTarget) -> list[JobState]:

@@ -121,8 +121,9 @@ def _complete(
                 f"({before} is now {data.fingerprint}); train anew"
             )
         data.encoder.save(run.encoder_folder)
-        # With several devices Lightning starts this command again for each: they join this run.
-        os.environ[_SHARED_RUN] = run.id
+        if config.fit.devices > 1:
+            # Lightning starts this command again for each device: they join this run.
+            os.environ[_SHARED_RUN] = run.id
         rows = {"train": data.train.rows, "valid": data.valid.rows}
         # A run that is resumed, perhaps elsewhere, keeps the arithmetic it began with.
         precision = load_precision(run.info().get("precision")) or choose_precision(

@@ -4,131 +4,34 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feast import FileSource
-from feast.data_format import DeltaFormat, ParquetFormat
+from feast.data_format import DeltaFormat
 from feast.data_source import DataSource
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.registry.registry import Registry
 from feast.types import Float64, Int64, String
+from source_kinds import (
+    EXPECTED,
+    HISTORY,
+    KINDS,
+    ROWS,
+    duckdb_table,
+    folder,
+    glob_of_files,
+    hive,
+    name_with_wildcards,
+    one_file,
+    source,
+)
 from stores import at, ours, parquet, repo_config, view
 
-from mtl_rank.errors import ConfigError, DataError
-from mtl_rank.features.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
+from mtl_rank.errors import DataError
 from mtl_rank.features.offline_store import DuckDBAsofOfflineStore, DuckDBAsofOfflineStoreConfig
-
-HISTORY = pd.DataFrame(
-    {"user": [1, 1, 2, 2], "ts": [at(t) for t in (0, 10, 0, 10)], "x": [1.0, 2.0, 3.0, 4.0]}
-)
-ROWS = pd.DataFrame({"user": [2, 1, 2, 1], "event_timestamp": [at(t) for t in (5, 15, 15, 5)]})
-EXPECTED = [3.0, 2.0, 4.0, 1.0]
-
-
-def source(path: str, **options: Any) -> FileSource:
-    return FileSource(name="stats", path=path, file_format=ParquetFormat(), timestamp_field="ts", **options)
-
-
-def one_file(repo: Path) -> DataSource:
-    HISTORY.to_parquet(repo / "stats.parquet")
-    return source("stats.parquet")
-
-
-def folder(repo: Path) -> DataSource:
-    (repo / "stats" / "deep").mkdir(parents=True)
-    HISTORY.iloc[1:3].to_parquet(repo / "stats" / "b.parquet")
-    HISTORY.iloc[[0, 3]].to_parquet(repo / "stats" / "deep" / "a.parquet")
-    (repo / "stats" / "_SUCCESS").write_text("")
-    return source("stats")
-
-
-def files_with_other_columns(repo: Path) -> DataSource:
-    """The second file came when a column had been added, and the columns are in another order."""
-    (repo / "stats").mkdir()
-    HISTORY.iloc[:2].to_parquet(repo / "stats" / "a.parquet")
-    HISTORY.iloc[2:].assign(new="n")[["x", "new", "ts", "user"]].to_parquet(repo / "stats" / "b.parquet")
-    return source("stats")
-
-
-def hive(repo: Path) -> DataSource:
-    """The key is in the names of the folders alone."""
-    pq.write_to_dataset(pa.Table.from_pandas(HISTORY), repo / "stats", partition_cols=["user"])
-    return source("stats")
-
-
-def below_a_folder_that_only_looks_partitioned(repo: Path) -> DataSource:
-    (repo / "user=9").mkdir()
-    HISTORY.to_parquet(repo / "user=9" / "stats.parquet")
-    return source("user=9/stats.parquet")
-
-
-def glob_of_files(repo: Path) -> DataSource:
-    folder(repo)
-    HISTORY.assign(x=-1.0).to_parquet(repo / "stats" / "b.parquet.bak")
-    return source("stats/**/*.parquet")
-
-
-def name_with_wildcards(repo: Path) -> DataSource:
-    HISTORY.to_parquet(repo / "stats [1]*?.parquet")
-    HISTORY.assign(x=-1.0).to_parquet(repo / "stats 1.parquet")
-    return source("stats [1]*?.parquet")
-
-
-def name_with_quotes(repo: Path) -> DataSource:
-    HISTORY.to_parquet(repo / "it's \"'); DROP TABLE x; --.parquet")
-    return source("it's \"'); DROP TABLE x; --.parquet")
-
-
-def duckdb_table(repo: Path) -> DataSource:
-    with duckdb.connect(str(repo / "shop.duckdb")) as con:
-        con.register("history", HISTORY)
-        con.execute("CREATE SCHEMA s; CREATE TABLE s.stats AS SELECT * FROM history")
-        # Positions in a table with deleted rows are not 0, 1, 2, ...
-        con.execute("INSERT INTO s.stats SELECT 7, ts, -1 FROM history, range(2000)")
-        con.execute("DELETE FROM s.stats WHERE user = 7")
-        con.execute("INSERT INTO s.stats SELECT user, ts - INTERVAL 1 YEAR, -2 FROM history")
-    return DuckDBSource(path="shop.duckdb", table="s.stats", timestamp_field="ts")
-
-
-def duckdb_view(repo: Path) -> DataSource:
-    duckdb_table(repo)
-    with duckdb.connect(str(repo / "shop.duckdb")) as con:
-        con.execute("CREATE VIEW stats AS FROM s.stats")
-    return DuckDBSource(path="shop.duckdb", table="stats", timestamp_field="ts")
-
-
-def duckdb_query(repo: Path) -> DataSource:
-    duckdb_table(repo)
-    query = "SELECT user, ts, sum(x) AS x FROM s.stats GROUP BY ALL -- nothing; more"
-    return DuckDBSource(name="stats", path="shop.duckdb", query=query, timestamp_field="ts")
-
-
-KINDS = [
-    one_file,
-    folder,
-    files_with_other_columns,
-    hive,
-    below_a_folder_that_only_looks_partitioned,
-    glob_of_files,
-    name_with_wildcards,
-    name_with_quotes,
-    duckdb_table,
-    duckdb_view,
-    duckdb_query,
-]
-
-
-@pytest.fixture
-def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository that is not the current folder."""
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "repo").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    return tmp_path / "repo"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -251,71 +154,6 @@ def test_values_are_never_sql(tmp_path: Path, registry: Registry) -> None:
 def _write(frame: pd.DataFrame, path: Path) -> Path:
     frame.to_parquet(path)
     return path
-
-
-class TestDuckDBSource:
-    def test_it_survives_the_registry(self) -> None:
-        options = {
-            "timestamp_field": "ts",
-            "created_timestamp_column": "created",
-            "field_mapping": {"a": "b"},
-            "description": "d",
-            "tags": {"k": "v"},
-            "owner": "o",
-        }
-        for made in (
-            DuckDBSource(path="shop.duckdb", table="s.stats", **options),
-            DuckDBSource(path="shop.duckdb", query="SELECT 'it''s'", name="q", **options),
-        ):
-            again = DataSource.from_proto(made.to_proto())
-            assert again == made
-            assert hash(again) == hash(made)
-            assert (again.path, again.table, again.query) == (made.path, made.table, made.query)
-
-    def test_its_name_is_that_of_the_table(self) -> None:
-        assert DuckDBSource(path="shop.duckdb", table="s.stats").name == "s.stats"
-
-    def test_other_places_are_other_sources(self) -> None:
-        stats = DuckDBSource(path="shop.duckdb", table="stats")
-        assert stats != DuckDBSource(path="other.duckdb", table="stats")
-        assert stats != DuckDBSource(path="shop.duckdb", query="FROM stats", name="stats")
-        assert stats != FileSource(name="stats", path="shop.duckdb")
-
-    @pytest.mark.parametrize(
-        "options",
-        [{}, {"table": "t", "query": "FROM t"}, {"query": "FROM t"}],
-        ids=["neither", "both", "no name"],
-    )
-    def test_what_it_needs(self, options: dict[str, str]) -> None:
-        with pytest.raises(ConfigError, match=r"shop\.duckdb"):
-            DuckDBSource(path="shop.duckdb", **options)
-
-    def test_two_views_and_the_rows_of_one_file(self, repo: Path, registry: Registry) -> None:
-        """The file is attached once for each, and is free again afterwards."""
-        stats = duckdb_table(repo)
-        with duckdb.connect(str(repo / "shop.duckdb")) as con:
-            con.register("rows", ROWS)
-            con.execute("CREATE TABLE impressions AS FROM rows")
-        views = [view(stats), view(stats, name="again")]
-        job = ours("shop.duckdb:impressions", views, registry, base=repo, full_feature_names=True)
-        assert job.to_arrow()["again__x"].to_pylist() == EXPECTED
-        with duckdb.connect(str(repo / "shop.duckdb")) as con:
-            con.execute("DROP TABLE impressions")
-
-    def test_a_result_is_saved_in_the_file_that_it_was_read_from(
-        self, repo: Path, registry: Registry
-    ) -> None:
-        stats = duckdb_table(repo)
-        job = ours(ROWS, [view(stats)], registry, base=repo)
-        saved = SavedDatasetDuckDBStorage("shop.duckdb", "saved.rows")
-        job.persist(saved)
-        with pytest.raises(SavedDatasetLocationAlreadyExists):
-            job.persist(saved)
-        job.persist(saved, allow_overwrite=True)
-        with duckdb.connect(str(repo / "shop.duckdb"), read_only=True) as con:
-            found = con.sql("FROM saved.rows").to_arrow_table()
-        assert found["x"].to_pylist() == EXPECTED
-        assert found.column_names == job.to_arrow().column_names
 
 
 def test_delta_tables(repo: Path, registry: Registry) -> None:

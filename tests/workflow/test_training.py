@@ -92,11 +92,12 @@ def test_a_regression_task_is_measured_in_the_unit_of_its_label(trained: Path) -
 def test_a_run_is_what_the_design_promises_and_holds_no_pickle(trained: Path) -> None:
     run = find_run(trained)
     names = {path.name for path in run.folder.iterdir()}
-    assert names - {"lock"} == {
+    locks = {"lock", "measured.lock"}
+    assert names - locks == {
         *("run.json", "config.yaml", "features.json", "metrics.json", "evaluation.json"),
         *("history.csv", "model.safetensors", "encoder", "checks.json", "report.html"),
     }
-    files = [path for path in run.folder.rglob("*") if path.is_file() and path.name != "lock"]
+    files = [path for path in run.folder.rglob("*") if path.is_file() and path.name not in locks]
     assert {path.suffix for path in files} <= {".json", ".yaml", ".csv", ".safetensors", ".parquet", ".html"}
     for path in files:
         assert not zipfile.is_zipfile(path)
