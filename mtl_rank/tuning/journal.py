@@ -142,8 +142,14 @@ class Study:
     def running(self) -> int:
         return len(self._study.get_trials(states=[TrialState.RUNNING]))
 
-    def front(self) -> set[int]:
-        return {trial.number for trial in self._study.best_trials}
+    def with_front(self) -> tuple[list[FrozenTrial], set[int]]:
+        """The trials with a result, and the numbers of those that none of them beats."""
+        while True:
+            complete = self.complete()
+            front = {trial.number for trial in self._study.best_trials}
+            # Otherwise another process ended a trial between the two looks, which may beat all of these.
+            if len(self.complete()) == len(complete):
+                return complete, front
 
     def _of(self, number: int) -> Path:
         return self._folder / "trials" / f"{number:04d}"

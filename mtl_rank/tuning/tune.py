@@ -163,9 +163,10 @@ def _alone(config: ProjectConfig, task: str, metric: str) -> ProjectConfig:
 
 
 def _summary(request: Request, study: Study, name: str, alone: Mapping[str, float]) -> Tuning:
-    config, space, front = request.config, request.space, study.front()
+    config, space = request.config, request.space
+    complete, front = study.with_front()
     points = []
-    for trial in study.complete():
+    for trial in complete:
         lambdas, settings = space.lambdas(trial.params), space.settings(trial.params)
         metrics = trial.user_attrs["metrics"]
         aucs = {task: metrics.get(f"valid/{task}/auc") for task in config.tasks}

@@ -141,4 +141,22 @@ def test_the_front_is_what_nothing_beats(tmp_path):
     for values in ([1, 4], [2, 2], [3, 3], [4, 1], [2, 5]):
         with study.claim(9) as claim:
             study.succeeded(claim, values, {})
-    assert study.front() == {0, 1, 3}
+    assert study.with_front()[1] == {0, 1, 3}
+
+
+def test_a_trial_that_ends_during_the_look_is_looked_at_too(tmp_path, monkeypatch):
+    study = study_in(tmp_path / "s")
+    better = [[1, 1], [2, 2]]
+
+    def complete_and_end_one(study):
+        found = complete(study)
+        if better:
+            with study.claim(9) as claim:
+                study.succeeded(claim, better.pop(), {})
+        return found
+
+    complete = Study.complete
+    monkeypatch.setattr(Study, "complete", complete_and_end_one)
+    trials, front = study.with_front()
+    assert [trial.values for trial in trials] == [[2, 2], [1, 1]]
+    assert front == {1}
