@@ -14,6 +14,7 @@ import duckdb
 import polars as pl
 import pytest
 from harness import mtlrank
+from sink_jobs import opened
 
 import mtl_rank as mr
 from mtl_rank.scoring import score as scoring
@@ -151,14 +152,10 @@ main()
 
 def committed(path: Path) -> int:
     """Rows in the table, as any reader sees them."""
-    while path.exists():
-        try:
-            with duckdb.connect(str(path), read_only=True) as con:
-                tables = con.sql("SELECT table_name FROM duckdb_tables()").fetchall()
-                if ("scores",) not in tables:
-                    return 0
-                [(rows,)] = con.sql("SELECT count(*) FROM scores").fetchall()
-                return int(rows)
-        except duckdb.IOException:
-            time.sleep(0.005)
-    return 0
+    if not path.exists():
+        return 0
+    with opened(path) as con:
+        if ("scores",) not in con.sql("SELECT table_name FROM duckdb_tables()").fetchall():
+            return 0
+        [(rows,)] = con.sql("SELECT count(*) FROM scores").fetchall()
+        return int(rows)
