@@ -140,9 +140,11 @@ def work(arguments: argparse.Namespace) -> None:
 
 def measure(store: str, folder: Path, rows: Path, *, stream: bool = False, **settings: Any) -> dict[str, Any]:
     """One run in a process of its own."""
-    command = [sys.executable, __file__, "--work", store, "--folder", str(folder), "--rows", str(rows)]
+    script = str(Path(__file__).resolve())
+    command = [sys.executable, script, "--work", store, "--folder", str(folder), "--rows", str(rows)]
     command += ["--settings", json.dumps(settings), *(["--stream"] if stream else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # DuckDB in memory, as Feast's store has it, spills to the current folder.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]}
     return json.loads(done.stdout.strip().splitlines()[-1])
